@@ -1,0 +1,129 @@
+// fastrec._C: the operators of ops.h for Python. The only file that includes pybind11.
+//
+// Arrays come as addresses of contiguous memory, checked in Python and kept alive there for the length of the
+// call; 0 stands for an argument that was left out. The GIL is released while an operator runs.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <tuple>
+
+#include "check.h"
+#include "ops.h"
+
+namespace py = pybind11;
+using fastrec::Csr;
+
+namespace {
+
+using Address = std::uintptr_t;
+using CsrAddress = std::tuple<Address, Address, Address>;  // indptr, rows, values
+
+template <typename T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+Csr csr(const CsrAddress& a) {
+  Csr list;
+  list.indptr = at<const int64_t>(std::get<0>(a));
+  list.rows = at<const int32_t>(std::get<1>(a));
+  list.values = at<const float>(std::get<2>(a));
+  return list;
+}
+
+// Lets Ctrl-C end a long call; the error that the signal handler raised stays set.
+bool ctrl_c() {
+  py::gil_scoped_acquire gil;
+  return PyErr_CheckSignals() != 0;
+}
+
+template <typename Run>
+void interruptible(const Run& run) {
+  bool interrupted = false;
+  {
+    py::gil_scoped_release release;
+    fastrec::Stop stop(ctrl_c);
+    try {
+      run(stop);
+    } catch (const fastrec::Interrupted&) {
+      interrupted = true;
+    }
+  }
+  if (interrupted) throw py::error_already_set();
+}
+
+fastrec::Scoring scoring(Address queries, Address panels, int64_t B, int64_t N, int64_t D, Address bias,
+                         const CsrAddress& history, const CsrAddress& similarity) {
+  fastrec::require(B >= 0 && N >= 0 && D >= 0, "sizes are not negative");
+  fastrec::mul_no_overflow(fastrec::mul_no_overflow(B, std::max<int64_t>(D, 1)), 4);
+  fastrec::mul_no_overflow(fastrec::mul_no_overflow(N + 16, std::max<int64_t>(D, 1)), 4);
+  return {at<const float>(queries), at<const float>(panels), B, N, D, at<const float>(bias), csr(history),
+          csr(similarity)};
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native operators of FastRec; call them through fastrec.ops.";
+
+  m.def("simd_levels", [] {
+    std::vector<std::string> names;
+    for (const fastrec::Kernel* level : fastrec::simd_levels()) names.emplace_back(level->name);
+    return names;
+  }, "Names of the instruction-set levels that this machine can run, widest last.");
+
+  m.def("pack_items", [](Address items, int64_t n, int64_t dims, Address panels, Address squares, int threads) {
+    py::gil_scoped_release release;
+    fastrec::pack_items(at<const float>(items), n, dims, at<float>(panels), at<double>(squares), threads);
+  }, py::kw_only(), py::arg("items"), py::arg("n"), py::arg("dims"), py::arg("panels"), py::arg("squares"),
+     py::arg("threads"));
+
+  m.def("score_topk", [](Address queries, Address panels, int64_t B, int64_t N, int64_t D, Address bias,
+                         const CsrAddress& history, const CsrAddress& similarity, int64_t k,
+                         const CsrAddress& seen, const CsrAddress& deny, const CsrAddress& allow,
+                         Address dense_bound, Address init_bound, int threads, const std::string& simd,
+                         Address scores, Address rows) {
+    const fastrec::TopkArgs args{scoring(queries, panels, B, N, D, bias, history, similarity), k, csr(seen),
+                                 csr(deny), csr(allow), at<const double>(dense_bound),
+                                 at<const double>(init_bound), threads, at<float>(scores), at<int64_t>(rows)};
+    fastrec::mul_no_overflow(fastrec::mul_no_overflow(B, k), 8);
+    const fastrec::Kernel& level = fastrec::simd_level(simd.c_str());
+    interruptible([&](fastrec::Stop& stop) { fastrec::score_topk(args, level, stop); });
+  }, py::kw_only(), py::arg("queries"), py::arg("panels"), py::arg("B"), py::arg("N"), py::arg("D"),
+     py::arg("bias"), py::arg("history"), py::arg("similarity"), py::arg("k"), py::arg("seen"), py::arg("deny"),
+     py::arg("allow"), py::arg("dense_bound"), py::arg("init_bound"), py::arg("threads"), py::arg("simd"),
+     py::arg("scores"), py::arg("rows"));
+
+  m.def("score_pairs", [](Address queries, Address panels, int64_t B, int64_t N, int64_t D, Address bias,
+                          const CsrAddress& history, const CsrAddress& similarity, const CsrAddress& pairs,
+                          int threads, const std::string& simd, Address scores) {
+    const fastrec::Scoring s = scoring(queries, panels, B, N, D, bias, history, similarity);
+    const fastrec::Kernel& level = fastrec::simd_level(simd.c_str());
+    interruptible([&](fastrec::Stop& stop) {
+      fastrec::score_pairs(s, csr(pairs), threads, at<float>(scores), level, stop);
+    });
+  }, py::kw_only(), py::arg("queries"), py::arg("panels"), py::arg("B"), py::arg("N"), py::arg("D"),
+     py::arg("bias"), py::arg("history"), py::arg("similarity"), py::arg("pairs"), py::arg("threads"),
+     py::arg("simd"), py::arg("scores"));
+
+  m.def("segment_mean", [](Address values, int64_t dims, const CsrAddress& segments, int64_t B, bool normalize,
+                           int threads, Address out) {
+    py::gil_scoped_release release;
+    fastrec::segment_mean(at<const float>(values), dims, csr(segments), B, normalize, threads, at<float>(out));
+  }, py::kw_only(), py::arg("values"), py::arg("dims"), py::arg("segments"), py::arg("B"), py::arg("normalize"),
+     py::arg("threads"), py::arg("out"));
+
+  m.def("score_std", [](Address queries, int64_t B, int64_t dims, Address covariance, int threads, Address out) {
+    py::gil_scoped_release release;
+    fastrec::score_std(at<const float>(queries), B, dims, at<const double>(covariance), threads, at<double>(out));
+  }, py::kw_only(), py::arg("queries"), py::arg("B"), py::arg("dims"), py::arg("covariance"),
+     py::arg("threads"), py::arg("out"));
+
+  m.def("sparse_score_std", [](const CsrAddress& history, const CsrAddress& similarity, int64_t B, int64_t N,
+                               int threads, Address out) {
+    py::gil_scoped_release release;
+    fastrec::sparse_score_std(csr(history), csr(similarity), B, N, threads, at<double>(out));
+  }, py::kw_only(), py::arg("history"), py::arg("similarity"), py::arg("B"), py::arg("N"), py::arg("threads"),
+     py::arg("out"));
+}

@@ -1,0 +1,76 @@
+// Every native operator with its shape contract: the table of contents.
+//
+// All matrices are row-major and contiguous. Python has checked every input (fastrec/ops/*.py states the
+// contract for users); nothing is allocated for the caller, and every cell of an output is written.
+//
+// B users, N items, D dimensions, M rows of the similarity, k results. Sums are taken in float64 and in a
+// fixed order, so that no result depends on the instruction set, the number of threads or the batch.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "parallel.h"
+#include "simd.h"
+
+namespace fastrec {
+
+// rows[indptr[r] .. indptr[r + 1]) belong to row r; indptr is null where the whole list was left out.
+struct Csr {
+  const int64_t* indptr = nullptr;
+  const int32_t* rows = nullptr;
+  const float* values = nullptr;
+
+  explicit operator bool() const { return indptr != nullptr; }
+  int64_t size(int64_t r) const { return indptr[r + 1] - indptr[r]; }
+};
+
+// The levels that this machine can run, widest last.
+std::vector<const Kernel*> simd_levels();
+// The level of this name, or the widest for "".
+const Kernel& simd_level(const char* name);
+
+// panels [ceil(N / 16), D, 16] of items [N, D]: item 16 p + l is panels[p, :, l]; the lanes beyond N are zero.
+// squares [N]: the squared length of every item.
+void pack_items(const float* items, int64_t n, int64_t dims, float* panels, double* squares, int threads);
+
+// score(u, i) = float32(<queries[u], item i> + sum_j history[u, j] * similarity[j, i] + bias[i])
+struct Scoring {
+  const float* queries;  // [B, D]
+  const float* panels;   // [ceil(N / 16), D, 16]
+  int64_t B, N, D;
+  const float* bias;     // [N] or null; -inf: never returned
+  Csr history;           // [B, M] with values, or null
+  Csr similarity;        // [M, N] with values, columns ascending
+};
+
+// The best k items of every user that are neither seen nor denied, are allowed where `allow` is given, and
+// whose bias is above -inf; score descending, then the smaller row.
+struct TopkArgs {
+  Scoring s;
+  int64_t k;
+  Csr seen, deny, allow;      // [B, N], rows ascending without repeats
+  const double* dense_bound;  // [B] at least |<queries[u], item i>| for every i, and 0 only for a zero query
+  const double* init_bound;   // [B] at least |sparse + bias| for every i
+  int threads;
+  float* scores;              // [B, k], -inf where fewer than k exist
+  int64_t* rows;              // [B, k], -1 there
+};
+void score_topk(const TopkArgs& args, const Kernel& level, Stop& stop);
+
+// scores [nnz]: of the pairs (u, pairs.rows[..]), rows in any order, with the bits of score_topk.
+void score_pairs(const Scoring& s, Csr pairs, int threads, float* scores, const Kernel& level, Stop& stop);
+
+// out [B, D]: per segment the sum of weight * values[row], in the order of the entries, made a unit vector
+// (zero stays zero) or divided by the sum of the weights (0 gives zero).
+void segment_mean(const float* values, int64_t dims, Csr segments, int64_t B, bool normalize, int threads,
+                  float* out);
+
+// out [B]: sqrt(max(0, q' C q)), C [D, D] float64.
+void score_std(const float* queries, int64_t B, int64_t dims, const double* covariance, int threads,
+               double* out);
+
+// out [B]: the population standard deviation over all N items of sum_j history[u, j] * similarity[j, i].
+void sparse_score_std(Csr history, Csr similarity, int64_t B, int64_t N, int threads, double* out);
+
+}  // namespace fastrec

@@ -1,0 +1,29 @@
+// Exact scores of listed items, by the definition. Shared by score_topk and score_pairs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ops.h"
+
+namespace fastrec {
+
+class ExactScorer {
+ public:
+  ExactScorer(const Scoring& scoring, const Kernel& level) : s_(scoring), level_(level) {}
+
+  // out[n]: the scores of these rows for user u, float32(dense + sparse + bias) with every sum in float64 and in
+  // order. Rows must ascend where there is a history; repeats are fine.
+  void operator()(int64_t u, const int32_t* rows, int64_t n, float* out);
+
+ private:
+  void add_dense(int64_t u, const int32_t* rows, int64_t n);
+  void add_sparse(int64_t u, const int32_t* rows, int64_t n);
+
+  const Scoring& s_;
+  const Kernel& level_;
+  std::vector<double> query_, lanes_, dense_, sparse_;
+  std::vector<int32_t> panels_;
+};
+
+}  // namespace fastrec

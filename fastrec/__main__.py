@@ -1,0 +1,7 @@
+"""``python -m fastrec`` is the command ``fastrec``."""
+
+import sys
+
+from fastrec.cli import main
+
+sys.exit(main())

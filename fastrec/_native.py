@@ -1,0 +1,48 @@
+"""The border to the compiled module ``fastrec._C``: pointers out of arrays, and why the module is missing."""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastrec.errors import BackendUnavailable
+
+#: The first error of the import, kept because later ones hide it.
+import_error: str | None = None
+try:
+    _C: ModuleType | None = importlib.import_module("fastrec._C")
+except ImportError as error:  # built without a compiler, or for another Python
+    _C = None
+    import_error = f"{type(error).__name__}: {error}"
+
+
+def missing_cpu() -> tuple[str, str] | None:
+    """None where the compiled CPU module is loaded, else (reason, remedy)."""
+    if _C is not None:
+        return None
+    return (
+        f"fastrec._C did not load ({import_error})",
+        "reinstall from source with a C++17 compiler: pip install .",
+    )
+
+
+def module(op: str) -> Any:
+    """The compiled module, or BackendUnavailable for ``op``."""
+    gap = missing_cpu()
+    if gap is not None:
+        raise BackendUnavailable(op, "cpu", *gap)
+    return _C
+
+
+def ptr(array: npt.NDArray[Any] | None, dtype: type[np.generic]) -> int:
+    """Address of the data of a C-contiguous array of this dtype; 0 for None.
+
+    The caller keeps the array alive for the length of the native call.
+    """
+    if array is None:
+        return 0
+    if array.dtype != dtype or not array.flags.c_contiguous:
+        raise AssertionError(f"expected contiguous {np.dtype(dtype)}, got {array.dtype} {array.flags}")
+    return int(array.ctypes.data)

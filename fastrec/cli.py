@@ -1,0 +1,170 @@
+"""The command line: ``fastrec demo | fit | recommend | similar | evaluate | doctor``.
+
+Results go to stdout, everything else to stderr. Exit code 2 for bad input, 1 for a failure; one line
+says what was wrong, a traceback comes with ``--debug`` only.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastrec.errors import ConfigError, DataError, FastRecError, UnknownIdError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("fastrec").setLevel(logging.DEBUG if args.debug else logging.INFO)
+    for noisy in ("transformers", "urllib3", "httpx", "numba"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        return int(args.run(args) or 0)
+    except (ConfigError, DataError, UnknownIdError) as error:
+        return _fail(error, 2, args.debug)
+    except (FastRecError, OSError) as error:
+        return _fail(error, 1, args.debug)
+    except KeyboardInterrupt:
+        print("fastrec: interrupted", file=sys.stderr)
+        return 130
+
+
+def _fail(error: BaseException, code: int, debug: bool) -> int:
+    if debug:
+        raise error
+    print(f"fastrec: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastrec", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and debug messages")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="the main job on real data, end to end")
+    demo.add_argument("--out", type=Path, default=Path("recs.parquet"), help="where the recommendations go")
+    demo.set_defaults(run=_demo)
+
+    fit = commands.add_parser("fit", help="learn from events and write a model")
+    _learning(fit)
+    fit.add_argument("--out", type=Path, required=True, help="folder of the model")
+    fit.add_argument("--goal", choices=("next", "period"), default="next")
+    fit.add_argument("--strict", action="store_true", help="raise where rows would be dropped")
+    fit.set_defaults(run=_fit)
+
+    recommend = commands.add_parser("recommend", help="top-k for users of a model")
+    recommend.add_argument("model", type=Path)
+    who = recommend.add_mutually_exclusive_group(required=True)
+    who.add_argument("--users", nargs="+", metavar="ID")
+    who.add_argument("--all", action="store_true", help="all users of the model")
+    recommend.add_argument("-k", type=int, default=10)
+    recommend.add_argument("--out", type=Path, help="parquet or csv file; without it a table on stdout")
+    recommend.set_defaults(run=_recommend)
+
+    similar = commands.add_parser("similar", help="items most like the given ones")
+    similar.add_argument("model", type=Path)
+    similar.add_argument("items", nargs="+", metavar="ITEM")
+    similar.add_argument("-k", type=int, default=10)
+    similar.set_defaults(run=_similar)
+
+    evaluate = commands.add_parser("evaluate", help="fit on the past of the events, measure on what followed")
+    _learning(evaluate)
+    evaluate.add_argument("--split", choices=("time", "loo"), default="time")
+    evaluate.add_argument("-k", type=int, default=10)
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
+    evaluate.set_defaults(run=_evaluate)
+
+    doctor = commands.add_parser("doctor", help="which operator runs on which backend, and why not")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _learning(parser: argparse.ArgumentParser) -> None:
+    """The arguments of commands that fit."""
+    parser.add_argument("events", help="parquet, csv, tsv or jsonl file, folder or glob")
+    parser.add_argument("--items", help="item texts and columns, the same kinds of file")
+    parser.add_argument("--models", default="auto", help='"fast", "best", "auto" or names with commas between')
+    parser.add_argument("--encoder", default="minilm", help='model name or folder, or "none"')
+
+
+def _recommender(args: argparse.Namespace) -> Any:
+    from fastrec.recommender import Recommender
+
+    models = args.models if args.models in ("fast", "best", "auto") else args.models.split(",")
+    return Recommender(models=models, encoder=None if args.encoder == "none" else args.encoder)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from fastrec import demo
+
+    demo.run(args.out)
+
+
+def _fit(args: argparse.Namespace) -> None:
+    rec = _recommender(args).fit(args.events, args.items, goal=args.goal, strict=args.strict)
+    rec.save(args.out)
+    print(rec.report)
+    print(f"weights: {', '.join(f'{name} {weight:.2f}' for name, weight in rec.weights.items())}")
+    print(f"model written to {args.out}")
+
+
+def _recommend(args: argparse.Namespace) -> None:
+    rec = _load(args.model)
+    users = rec.user_ids if args.all else _ids(args.users, rec.user_ids)
+    _show(rec.recommend(users, args.k), args.out)
+
+
+def _similar(args: argparse.Namespace) -> None:
+    rec = _load(args.model)
+    _show(rec.similar_items(_ids(args.items, rec.item_ids), args.k), None)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from fastrec.evaluation import SPLITS
+
+    rec = _recommender(args).fit(args.events, args.items, goal=SPLITS[args.split])
+    result = rec.evaluate(split=args.split, k=args.k)
+    if args.json:
+        result.to_json(args.json)
+    print(result)
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from fastrec import doctor
+
+    print(doctor.table())
+
+
+def _load(folder: Path) -> Any:
+    from fastrec.recommender import load
+
+    return load(folder)
+
+
+def _ids(texts: list[str], known: Any) -> list[Any]:
+    """Command-line words as ids of the model's kind: int where the model has ints."""
+    if len(known) and isinstance(known[0], int):
+        for text in texts:
+            if not text.lstrip("-").isdigit():
+                raise DataError(f"[cli] id {text!r} is no whole number, the ids of this model are")
+        return [int(text) for text in texts]
+    return texts
+
+
+def _show(result: Any, out: Path | None) -> None:
+    table = result.to_polars()
+    if out is None:
+        sys.stdout.write(table.write_csv(separator="\t"))
+    elif out.suffix == ".parquet":
+        table.write_parquet(out)
+    elif out.suffix == ".csv":
+        table.write_csv(out)
+    else:
+        raise ConfigError(f"[cli] --out {out} ends in {out.suffix!r}, expected .parquet or .csv")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

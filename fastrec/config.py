@@ -1,0 +1,53 @@
+"""Settings that come from the environment, and checks that every public function shares."""
+
+import math
+import os
+from pathlib import Path
+
+from fastrec.errors import ConfigError
+
+
+def threads(asked: int | None = None) -> int:
+    """Threads for native work: the argument, else FASTREC_THREADS, else what this process may use.
+
+    The scheduler's affinity and the cgroup's CPU quota both count: a container with 2 of 64 cores
+    gets 2. Raises ConfigError for a number below 1.
+    """
+    if asked is None and os.environ.get("FASTREC_THREADS"):
+        text = os.environ["FASTREC_THREADS"]
+        if not text.isdigit():
+            raise ConfigError(f"[config] FASTREC_THREADS={text!r}, expected a whole number of at least 1")
+        asked = int(text)
+    if asked is not None:
+        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+            raise ConfigError(f"[config] threads={asked!r}, expected a whole number of at least 1")
+        return asked
+    return max(1, min(len(os.sched_getaffinity(0)), _cgroup_cpus()))
+
+
+def _cgroup_cpus() -> int:
+    """CPUs that the cgroup v2 quota allows, rounded up; a large number where there is no quota."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return 1 << 20
+
+
+def cache_dir(asked: str | os.PathLike[str] | None = None) -> Path:
+    """Folder for embeddings and data sets: the argument, else FASTREC_CACHE, else ~/.cache/fastrec."""
+    if asked is not None:
+        return Path(asked)
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("FASTREC_CACHE") or Path(home) / "fastrec")
+
+
+def check_k(where: str, k: object, largest: int | None = None) -> int:
+    """k as int; ConfigError unless it is a whole number of at least 1 (and at most ``largest``)."""
+    import numpy as np
+
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ConfigError(f"[{where}] k={k!r}, expected a whole number of at least 1")
+    if largest is not None and k > largest:
+        raise ConfigError(f"[{where}] k={k}, expected at most {largest}")
+    return int(k)

@@ -1,0 +1,208 @@
+"""Cleaning: raw tables -> Interactions + Catalog, with a report of everything that was dropped or merged."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fastrec.data import catalog as catalogs
+from fastrec.data import checks
+from fastrec.data.checks import Place
+from fastrec.data.columns import Columns
+from fastrec.data.read import read
+from fastrec.data.vocab import Vocab, encode
+from fastrec.errors import ConfigError, DataError
+from fastrec.types import F32, F64, I32, I64, Catalog, Interactions, Report
+
+#: How much one event of a kind says about liking; 0 is seen but not liked. Other kinds weigh 1.
+DEFAULT_EVENT_WEIGHTS: dict[str, float] = {
+    "cart": 3.0,
+    "click": 1.0,
+    "comment": 2.0,
+    "dislike": 0.0,
+    "like": 2.0,
+    "play": 1.0,
+    "purchase": 4.0,
+    "rating": 1.0,
+    "search": 0.5,
+    "view": 1.0,
+}
+#: Most that the events of one user with one item may weigh together: a film played daily is no better than ten.
+_MOST_WEIGHT = 10.0
+_DAY = 86400.0
+
+
+@dataclass(frozen=True, eq=False)
+class Cleaned:
+    """What cleaning gives: everything in rows, and the vocabularies that lead back to ids."""
+
+    interactions: Interactions
+    catalog: Catalog
+    users: Vocab
+    items: Vocab
+    report: Report
+
+
+def clean(
+    interactions: Any,
+    items: Any = None,
+    users: Any = None,
+    *,
+    columns: Columns | None = None,
+    event_weights: Mapping[str, float] | None = None,
+    half_life: float | None = None,
+    strict: bool = False,
+    where: str = "fit",
+) -> Cleaned:
+    """Clean events, and items where given.
+
+    interactions, items, users: tables or paths as ``read`` takes them; ``users`` is checked and counted
+    event_weights: {kind: weight >= 0} over DEFAULT_EVENT_WEIGHTS
+    half_life: days in which an event loses half its weight, counted back from the newest event
+    strict: raise where the default drops rows
+
+    User and item rows are numbered by first appearance in the input; items that no event names come after,
+    in the order of their table. Exact duplicates are dropped, then the events of one user with one item are
+    merged: time of the last, sum of the weights (at most 10). The weight of an event is that of its kind
+    times its value by the mean value of the kind, between 0 and 5.
+    Raises DataError naming table, column and row, ConfigError for a setting out of range.
+    """
+    c = columns or Columns()
+    weights = _event_weights(event_weights)
+    if half_life is not None and not (
+        isinstance(half_life, (int, float)) and half_life > 0 and math.isfinite(half_life)
+    ):
+        raise ConfigError(f"[{where}] half_life={half_life!r}, expected days > 0 or None")
+    frame = read(interactions, where=where)
+    counts: dict[str, Any] = {"rows_read": frame.height}
+    notes: list[str] = []
+    if frame.height == 0 and {c.user_id, c.item_id} <= {*frame.columns}:
+        raise DataError(f"[{where}] interactions has no row; expected at least one event")
+    events, timed = _events(frame, c, strict, where, counts)
+    if half_life is not None and not timed:
+        raise ConfigError(f"[{where}] half_life={half_life} needs the column {c.timestamp!r}")
+    if events.height == 0:
+        raise DataError(
+            f"[{where}] interactions: none of the {frame.height:,} rows is left: {counts['missing_ids_dropped']:,} "
+            f"lack {c.user_id!r} or {c.item_id!r}, {counts['bad_timestamps_dropped']:,} have no {c.timestamp!r} between the "
+            "years 1970 and 2100",
+            column=c.user_id if counts["missing_ids_dropped"] else c.timestamp,
+        )
+    before = events.height
+    events = _without_duplicates(events)
+    counts["duplicates_dropped"] = before - events.height
+    strength = _weights(events, weights, notes)
+    when = events["time"].to_numpy() if timed else np.arange(events.height, dtype=np.float64)
+    if half_life is not None:
+        strength = strength * np.exp2(-(when.max() - when) / (half_life * _DAY))
+    user_vocab, user_rows = encode(events["user"])
+    item_vocab, item_rows = encode(events["item"])
+    table = None if items is None else catalogs.read_items(items, c.item_id, item_vocab, strict, where, counts)
+    catalog, item_vocab = catalogs.align(table, item_vocab, c.item_id, counts)
+    if users is not None:
+        notes.append(f"users table: {_check_users(users, c, where):,} rows; no model of this version reads it")
+    merged = _merge(user_rows, item_rows, when, strength, len(user_vocab), len(item_vocab))
+    counts["repeats_merged"] = events.height - len(merged.items)
+    report = Report(
+        **counts, users=len(user_vocab), items=len(item_vocab), events=len(merged.items), notes=tuple(notes)
+    )
+    return Cleaned(merged, catalog, user_vocab, item_vocab, report)
+
+
+def _event_weights(given: Mapping[str, float] | None) -> dict[str, float]:
+    for kind, weight in (given or {}).items():
+        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not isinstance(kind, str) or not number or not (weight >= 0 and math.isfinite(weight)):
+            raise ConfigError(f"[fit] event_weights[{kind!r}]={weight!r}, expected a finite number >= 0")
+    return DEFAULT_EVENT_WEIGHTS | {kind.lower(): float(w) for kind, w in (given or {}).items()}
+
+
+def _events(
+    frame: pl.DataFrame, c: Columns, strict: bool, where: str, counts: dict[str, Any]
+) -> tuple[pl.DataFrame, bool]:
+    """(the recognised columns under our own names without bad rows, whether there are timestamps)."""
+    parts = {}
+    for ours, name, keyword in (("user", c.user_id, "user_id"), ("item", c.item_id, "item_id")):
+        values = checks.column(frame, name, keyword, where, "interactions")
+        parts[ours] = checks.ids(values, Place(where, "interactions", name))
+    if c.event in frame.columns:
+        parts["kind"] = checks.kinds(frame[c.event], Place(where, "interactions", c.event))
+    value = next((n for n in (c.value, "rating") if n in frame.columns), None)
+    if value is not None:
+        parts["value"] = checks.numbers(frame[value], Place(where, "interactions", value))
+    if c.text in frame.columns:
+        parts["text"] = frame[c.text]
+    timed = c.timestamp in frame.columns
+    if timed:
+        parts["time"] = checks.times(frame[c.timestamp], Place(where, "interactions", c.timestamp))
+    missing = parts["user"].is_null() | parts["item"].is_null()
+    bad_time = parts["time"].is_null() & ~missing if timed else pl.Series([False]).new_from_index(0, frame.height)
+    if strict:
+        for ours, name in (("user", c.user_id), ("item", c.item_id)):
+            row = checks.first(parts[ours].is_null())
+            if row is not None:
+                raise Place(where, "interactions", name).error("the id is missing", row)
+        row = checks.first(bad_time)
+        if row is not None:
+            place = Place(where, "interactions", c.timestamp)
+            raise place.error(f"{frame[c.timestamp][row]} is missing or outside of the years 1970 to 2100", row)
+    counts["missing_ids_dropped"] = int(missing.sum())
+    counts["bad_timestamps_dropped"] = int(bad_time.sum())
+    events = pl.DataFrame([s.alias(name) for name, s in parts.items()])
+    drop = missing | bad_time
+    return (events.filter(~drop) if drop.any() else events), timed
+
+
+def _without_duplicates(events: pl.DataFrame) -> pl.DataFrame:
+    """The first of rows that are equal in every column; texts that cannot be compared stay."""
+    comparable = [n for n, t in events.schema.items() if not t.is_nested() and t != pl.Object]
+    # Counting is much faster than finding, and most data has no duplicates.
+    if events.select(pl.struct(comparable).n_unique()).item() == events.height:
+        return events
+    return events.unique(comparable, keep="first", maintain_order=True)
+
+
+def _weights(events: pl.DataFrame, weights: dict[str, float], notes: list[str]) -> F64:
+    """Weight of every event, float64 [n]."""
+    if "kind" not in events.columns:
+        base = np.full(events.height, weights["rating"] if "value" in events.columns else 1.0)
+    else:
+        unknown = sorted(set(events["kind"].drop_nulls().unique().to_list()) - set(weights))
+        if unknown:
+            notes.append(f"kinds of event without a weight of their own count 1: {', '.join(unknown[:10])}")
+        base = events["kind"].replace_strict(weights, default=1.0, return_dtype=pl.Float64).fill_null(1.0).to_numpy()
+    if "value" not in events.columns:
+        return np.array(base, np.float64)
+    over = ["kind"] if "kind" in events.columns else [pl.lit(0)]
+    mean = pl.col("value").mean().over(over)
+    strength = events.select(
+        (pl.when(mean > 0).then(pl.col("value") / mean).otherwise(1.0)).clip(0.0, 5.0).fill_null(1.0)
+    )
+    return np.asarray(base * strength.to_series().to_numpy(), np.float64)
+
+
+def _check_users(users: Any, c: Columns, where: str) -> int:
+    frame = read(users, where=where, what="users")
+    checks.ids(checks.column(frame, c.user_id, "user_id", where, "users"), Place(where, "users", c.user_id))
+    return frame.height
+
+
+def _merge(user: I32, item: I32, time: F64, weight: F64, n_users: int, n_items: int) -> Interactions:
+    """One entry per (user, item), by user and time, equal times in the order of the input."""
+    order: I64 = np.lexsort((time, user)) if not _sorted(user, time) else np.arange(len(user))
+    key = user[order].astype(np.int64) * n_items + item[order]
+    table = pl.DataFrame({"key": key, "weight": weight[order]}).with_row_index("place")
+    if table["key"].n_unique() < table.height:
+        table = table.group_by("key").agg(pl.col("place").max(), pl.col("weight").sum()).sort("place")
+        order = order[table["place"].to_numpy()]
+    strengths: F32 = np.minimum(table["weight"].to_numpy(), _MOST_WEIGHT).astype(np.float32)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(user[order], minlength=n_users))]).astype(np.int64)
+    return Interactions(indptr, item[order], time[order], strengths, n_items)
+
+
+def _sorted(user: I32, time: F64) -> bool:
+    step = np.diff(user)
+    return bool(((step > 0) | ((step == 0) & (np.diff(time) >= 0))).all())

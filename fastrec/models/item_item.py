@@ -1,0 +1,103 @@
+"""Item-item collaborative filtering: items are alike when the same users chose them.
+
+Sources: cosine with shrinkage as in Sarwar et al. 2001 and Cremonesi et al. 2010; BM25 weighting as in
+Robertson et al. 1995, with users as documents' readers, as ``implicit`` has it.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from fastrec.errors import ConfigError
+from fastrec.models._decay import check_decay, resolve_decay
+from fastrec.types import Csr, Embeddings, Interactions, SparseSource
+
+#: Entries of the co-occurrence matrix that one block may hold, about 200 MB.
+_BLOCK_ENTRIES = 16_000_000
+
+
+@dataclass(frozen=True)
+class ItemItem:
+    """Settings of the item-item source."""
+
+    similarity: str = "cosine"
+    """"cosine", or "bm25": the product of BM25-weighted columns."""
+
+    neighbors: int = 200
+    """Most similar items that are kept for each item."""
+
+    shrinkage: float = 10.0
+    """Added to the denominator of the cosine: pairs with little support move towards zero."""
+
+    decay: float | str | None = "auto"
+    """A history entry of rank r (newest 0) weighs exp(-r / decay); None for no decay; "auto": by goal."""
+
+    name: ClassVar[str] = "item_item"
+
+    def __post_init__(self) -> None:
+        if self.similarity not in ("cosine", "bm25"):
+            raise ConfigError(f"[item_item] similarity={self.similarity!r}, expected 'cosine' or 'bm25'")
+        if isinstance(self.neighbors, bool) or not isinstance(self.neighbors, int) or self.neighbors < 1:
+            raise ConfigError(f"[item_item] neighbors={self.neighbors!r}, expected a whole number >= 1")
+        if not (self.shrinkage >= 0 and np.isfinite(self.shrinkage)):
+            raise ConfigError(f"[item_item] shrinkage={self.shrinkage!r}, expected a number >= 0")
+        check_decay(self.name, self.decay)
+
+    def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> SparseSource:
+        likes = interactions.select(interactions.weights > 0)
+        liked = sp.csr_matrix((likes.weights, likes.items, likes.indptr), shape=(likes.n_users, likes.n_items))
+        weighted = liked if self.similarity == "cosine" else bm25(liked)
+        decay = resolve_decay(self.decay, goal, next_item=3.0, period=None)
+        return SparseSource(self.name, self._neighbors(weighted.astype(np.float32)), decay)
+
+    def _neighbors(self, weighted: "sp.csr_matrix") -> Csr:
+        """The best ``neighbors`` of each item, columns ascending; an item is not its own neighbour."""
+        n = weighted.shape[1]
+        by_item = weighted.T.tocsr()
+        norms = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
+        indptr = np.zeros(n + 1, np.int64)
+        indices: list[np.ndarray] = []
+        values: list[np.ndarray] = []
+        rows = max(1, _BLOCK_ENTRIES // max(n, 1))
+        for start in range(0, n, rows):
+            block = (by_item[start : start + rows] @ weighted).tocsr()
+            for i in range(block.shape[0]):
+                span = slice(block.indptr[i], block.indptr[i + 1])
+                item, columns, products = start + i, block.indices[span], block.data[span]
+                if self.similarity == "cosine":
+                    products = products / (norms[item] * norms[columns] + self.shrinkage)
+                columns, products = strongest(columns, products, item, self.neighbors)
+                indptr[item + 1] = len(columns)
+                indices.append(columns)
+                values.append(products.astype(np.float32))
+        return Csr(np.cumsum(indptr), _concatenate(indices, np.int32), n, _concatenate(values, np.float32))
+
+
+def strongest(columns: np.ndarray, values: np.ndarray, item: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``most`` largest positive values without the item itself; at equal values the smaller column."""
+    keep = (columns != item) & (values > 0)
+    columns, values = columns[keep], values[keep]
+    if len(columns) > most:
+        order = np.lexsort((columns, -values))[:most]
+        columns, values = columns[order], values[order]
+    order = np.argsort(columns)
+    return columns[order].astype(np.int32), values[order]
+
+
+def bm25(liked: "sp.csr_matrix", k1: float = 100.0, b: float = 0.8) -> "sp.csr_matrix":
+    """BM25 weights of a [U, N] matrix: idf of the user times the saturated, length-normalised weight."""
+    n_users, n_items = liked.shape
+    per_user = np.diff(liked.indptr)
+    idf = np.log(n_items / (1.0 + per_user))
+    per_item = np.asarray(liked.sum(axis=0)).ravel()
+    length = (1.0 - b) + b * per_item / max(per_item.mean(), 1e-12)
+    out = liked.astype(np.float64)
+    users = np.repeat(np.arange(n_users), per_user)
+    out.data = out.data * (k1 + 1.0) / (k1 * length[liked.indices] + out.data) * np.maximum(idf[users], 0.0)
+    return out
+
+
+def _concatenate(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:
+    return np.concatenate(parts).astype(dtype) if parts else np.empty(0, dtype)

@@ -1,0 +1,178 @@
+"""The front door that the operators share: arrays of any kind in, checked numpy arrays out.
+
+Every function takes ``where`` (the operator) and ``name`` (the argument) for its messages.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastrec import _native
+from fastrec.errors import BackendUnavailable, ConfigError, DataError
+from fastrec.types import F32, F64, Bool
+
+log = logging.getLogger("fastrec")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Scores stay clear of the largest float32, so that no sum on the way to them overflows either.
+LARGEST_SCORE = 3.0e38
+SIMD_LEVELS = ("scalar", "avx2", "avx512")
+_copies_told: set[str] = set()
+
+
+def is_torch(x: object) -> bool:
+    """Whether x is a tensor; torch is not imported to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def to_numpy(where: str, name: str, x: Any, backend: str = "auto") -> npt.NDArray[Any]:
+    """x as a numpy array, a CPU tensor without a copy; a CUDA tensor is copied for backend "auto" only."""
+    if is_torch(x):
+        x = x.detach()
+        if x.device.type != "cpu":
+            if backend != "auto":
+                raise DataError(
+                    f"[{where}] {name} is on {x.device}, expected a CPU array for backend {backend!r}; "
+                    f"use backend='auto' or .cpu()"
+                )
+            if where not in _copies_told:
+                _copies_told.add(where)
+                log.warning(f"[{where}] no backend for {x.device}; its tensors are copied to the CPU and back")
+            x = x.cpu()
+        if x.is_floating_point() and x.element_size() < 4:
+            x = x.float()
+        return np.asarray(x.numpy())
+    try:
+        return np.asarray(x)
+    except ValueError as error:  # a ragged list
+        raise DataError(f"[{where}] {name} is no array ({error})") from None
+
+
+def like(x: object, result: npt.NDArray[Any]) -> Any:
+    """The result in the kind and on the device of the input x."""
+    if not is_torch(x):
+        return result
+    torch: Any = sys.modules["torch"]
+    tensor: Any = x
+    return torch.from_numpy(result).to(tensor.device)
+
+
+def empty(shape: int | tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """Memory for an output; the tests put garbage into it, since every cell must be written."""
+    return np.empty(shape, dtype)
+
+
+def as_float_matrix(where: str, name: str, x: Any, backend: str = "auto", columns: int | None = None) -> F32:
+    """float32 [R, D], contiguous; ints and other floats are converted. Values are not checked here."""
+    array = to_numpy(where, name, x, backend)
+    if array.ndim != 2 or (columns is not None and array.shape[1] != columns):
+        expected = "two dimensions" if columns is None else f"shape [any, {columns}]"
+        raise DataError(f"[{where}] {name} has shape {array.shape}, expected {expected}")
+    return _as_float32(where, name, array)
+
+
+def as_float_vector(where: str, name: str, x: Any, length: int, backend: str = "auto") -> F32:
+    """float32 [length], contiguous. Values are not checked here."""
+    array = to_numpy(where, name, x, backend)
+    if array.shape != (length,):
+        raise DataError(f"[{where}] {name} has shape {array.shape}, expected ({length},)")
+    return _as_float32(where, name, array)
+
+
+def _as_float32(where: str, name: str, array: npt.NDArray[Any]) -> F32:
+    if array.dtype.kind not in "fiu":
+        raise DataError(f"[{where}] {name} has dtype {array.dtype}, expected numbers (float32)")
+    with np.errstate(over="ignore"):  # becomes inf, which the check of the values reports
+        return np.ascontiguousarray(array, np.float32)
+
+
+def squared_norms(matrix: F32) -> F64:
+    """Squared length of every row, float64 [R]; not finite exactly where the row has NaN or inf."""
+    out: F64 = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64)
+    return out
+
+
+def check_rows_finite(where: str, name: str, matrix: F32, squares: F64) -> None:
+    """DataError for the first row of ``matrix`` whose squared length is not finite."""
+    if np.isfinite(squares).all():
+        return
+    row = int(np.argmin(np.isfinite(squares)))
+    column = int(np.argmin(np.isfinite(matrix[row])))
+    raise DataError(
+        f"[{where}] {name} row {row} holds {matrix[row, column]} at column {column}, expected finite numbers",
+        column=name,
+        row=row,
+    )
+
+
+def as_mask(where: str, name: str, x: Any, length: int, backend: str = "auto") -> Bool | None:
+    """x as bool [length] where it is a mask, None where it is something else."""
+    if isinstance(x, tuple) or hasattr(x, "indptr"):
+        return None
+    array = to_numpy(where, name, x, backend)
+    if array.dtype != np.bool_ or array.shape != (length,):
+        raise DataError(
+            f"[{where}] {name} is an array of dtype {array.dtype} and shape {array.shape}, expected "
+            f"(indptr int64 [B+1], rows int32), a Csr, a scipy CSR or a bool mask ({length},)"
+        )
+    return array
+
+
+def simd(where: str) -> str:
+    """The level that FASTREC_SIMD forces, or "" for the widest."""
+    level = os.environ.get("FASTREC_SIMD", "")
+    if not level:
+        return ""
+    if level not in SIMD_LEVELS:
+        raise ConfigError(f"[{where}] FASTREC_SIMD={level!r}, expected one of {', '.join(SIMD_LEVELS)}")
+    can: list[str] = _native.module(where).simd_levels()
+    if level not in can:
+        raise BackendUnavailable(
+            where,
+            "cpu",
+            f"FASTREC_SIMD={level}, but this machine runs {', '.join(can)}",
+            "unset FASTREC_SIMD",
+        )
+    return level
+
+
+def missing_numba() -> tuple[str, str] | None:
+    """None where numba is installed, else (reason, remedy)."""
+    from importlib.util import find_spec
+
+    return None if find_spec("numba") else ("numba is not installed", "pip install numba")
+
+
+_compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled by numba at its first use, with the GIL released and no reordering of floats."""
+    if function not in _compiled:
+        import numba
+
+        try:
+            _compiled[function] = numba.njit(nogil=True, cache=True)(function)
+        except RuntimeError:  # no folder to keep the compiled code in
+            _compiled[function] = numba.njit(nogil=True)(function)
+    return _compiled[function]
+
+
+def over_blocks(n: int, size: int, threads: int, body: Callable[[int, int], None]) -> None:
+    """body(first, last) for blocks of ``size`` of n rows, on some threads; for the numba backends."""
+    blocks = [(i, min(n, i + size)) for i in range(0, n, size)]
+    if threads == 1 or len(blocks) <= 1:
+        for first, last in blocks:
+            body(first, last)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
+        list(pool.map(lambda block: body(*block), blocks))

@@ -1,0 +1,195 @@
+"""score_topk: the k best items per user over the whole catalogue, exactly, in one pass.
+
+The native backend screens in float32 with a certified bound and scores what is left by the definition
+(csrc/score_topk_cpu.cpp has the proof), after the two-step search of Teflioudi et al., LEMP, SIGMOD 2015.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastrec import _native, config
+from fastrec.ops import _arrays, _scoring
+from fastrec.ops._op import Backend, Op
+from fastrec.ops._scoring import Scoring, scoring
+from fastrec.ops._sparse import Lists, addresses, as_lists
+from fastrec.types import F32, I64, Bool
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What every backend takes; masks over all users are -inf in the bias already."""
+
+    scoring: Scoring
+    k: int
+    seen: Lists | None
+    deny: Lists | None
+    allow: Lists | None
+
+
+def score_topk(
+    queries: Any,
+    items: Any,
+    k: int,
+    *,
+    bias: Any = None,
+    sparse: Any = None,
+    seen: Any = None,
+    allow: Any = None,
+    deny: Any = None,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> tuple[Any, Any]:
+    """The k best items of each user: (scores float32 [B, k], rows int64 [B, k]).
+
+    score(u, i) = <queries[u], items[i]> + sum_j history[u, j] * similarity[j, i] + bias[i], summed in float64
+    in this order and rounded once. Order: score descending, then the smaller row. Where fewer than k items
+    remain, -inf and -1 follow. The same bits for any backend, batch size and number of threads.
+
+    queries: [B, D], floats or ints; numpy or torch. The results are of the same kind and on the same device
+    items: [N, D], or what pack_items made of it, which saves the packing at every call
+    bias: [N]; -inf: this item can never be returned
+    sparse: (history [B, M], similarity [M, N]), each a types.Csr, a scipy CSR or (indptr, indices, values).
+        A similarity in a types.Csr is checked at its first use only
+    seen, deny: items that the user must not get; allow: the only ones that the user may get. Each a
+        types.Csr, (indptr int64 [B+1], rows int32), a scipy CSR (stored entries) or a bool mask [N] for
+        all users
+    backend: "auto", "cpu", "numba" or "reference"
+    threads: at most so many; None: see FASTREC_THREADS
+
+    Raises ConfigError (k, threads, backend), DataError (shape, dtype, rows out of range, NaN or inf, scores
+    beyond float32), BackendUnavailable.
+    """
+    where = "score_topk"
+    k = config.check_k(where, k)
+    run = OP.choose(backend)
+    n_threads = config.threads(threads)
+    s = scoring(where, queries, items, bias, sparse, backend, threads)
+    n_users, n = len(s.queries), s.items.n_items
+    lists: dict[str, Lists | None] = {}
+    banned: Bool | None = None
+    for name, x in (("seen", seen), ("deny", deny), ("allow", allow)):
+        lists[name] = None
+        if x is None:
+            continue
+        mask = _arrays.as_mask(where, name, x, n, backend)
+        if mask is None:
+            lists[name] = as_lists(where, name, x, n_users, n, backend)
+        else:
+            mask = ~mask if name == "allow" else mask
+            banned = mask if banned is None else banned | mask
+    if banned is not None:
+        masked = np.where(banned, np.float32(-np.inf), np.float32(0.0) if s.bias is None else s.bias)
+        s = Scoring(s.queries, s.items, masked, s.history, s.similarity, s.dense_bound, s.init_bound)
+    scores, rows = run(Problem(s, k, lists["seen"], lists["deny"], lists["allow"]), n_threads)
+    return _arrays.like(queries, scores), _arrays.like(queries, rows)
+
+
+def score_topk_reference(problem: Problem, threads: int = 1) -> tuple[F32, I64]:
+    """The definition, one user after the other."""
+    s, k = problem.scoring, problem.k
+    scores = np.full((len(s.queries), k), -np.inf, np.float32)
+    rows = np.full((len(s.queries), k), -1, np.int64)
+    for u in range(len(s.queries)):
+        found = _scoring.reference_scores(s, u)
+        candidates = np.flatnonzero(_may_get(problem, u, found))
+        order = np.lexsort((candidates, -found[candidates]))[:k]
+        rows[u, : len(order)] = candidates[order]
+        scores[u, : len(order)] = found[candidates[order]]
+    return scores, rows
+
+
+def _may_get(problem: Problem, u: int, scores: F32) -> Bool:
+    """Which items user u may get, bool [N]."""
+    free: Bool = scores > -np.inf
+    if problem.allow is not None:
+        allowed = np.zeros(len(scores), bool)
+        allowed[problem.allow.of(u)] = True
+        free &= allowed
+    for banned in (problem.seen, problem.deny):
+        if banned is not None:
+            free[banned.of(u)] = False
+    return free
+
+
+def _numba(problem: Problem, threads: int) -> tuple[F32, I64]:
+    s, k = problem.scoring, problem.k
+    scores = _arrays.empty((len(s.queries), k), np.float32)
+    rows = _arrays.empty((len(s.queries), k), np.int64)
+    dense_scores = _arrays.jit(_scoring.numba_dense)
+
+    def search(first: int, last: int) -> None:
+        dense = np.empty(len(s.items.panels) * 16, np.float64)
+        for u in range(first, last):
+            dense_scores(s.queries[u], s.items.panels, dense)
+            found = _scoring.finish(s, u, dense[: s.items.n_items])
+            found[~_may_get(problem, u, found)] = -np.inf
+            best = _best(found, k)
+            rows[u, : len(best)], rows[u, len(best) :] = best, -1
+            scores[u, : len(best)], scores[u, len(best) :] = found[best], -np.inf
+
+    _arrays.over_blocks(len(s.queries), 16, threads, search)
+    return scores, rows
+
+
+def _best(scores: F32, k: int) -> I64:
+    """Rows of the k best finite scores, in order."""
+    if k < len(scores):
+        kth = np.partition(scores, len(scores) - k)[len(scores) - k]
+        rows = np.flatnonzero(scores >= kth)  # ascending, so that a stable sort settles the ties
+    else:
+        rows = np.arange(len(scores))
+    rows = rows[scores[rows] > -np.inf]
+    best: I64 = rows[np.argsort(-scores[rows], kind="stable")[:k]]
+    return best
+
+
+def _cpu(problem: Problem, threads: int) -> tuple[F32, I64]:
+    s, k = problem.scoring, problem.k
+    n_users = len(s.queries)
+    scores = _arrays.empty((n_users, k), np.float32)
+    rows = _arrays.empty((n_users, k), np.int64)
+    _native.module("score_topk").score_topk(
+        **native_scoring(s),
+        k=k,
+        seen=addresses(problem.seen),
+        deny=addresses(problem.deny),
+        allow=addresses(problem.allow),
+        dense_bound=_native.ptr(s.dense_bound, np.float64),
+        init_bound=_native.ptr(s.init_bound, np.float64),
+        threads=threads,
+        simd=_arrays.simd("score_topk"),
+        scores=_native.ptr(scores, np.float32),
+        rows=_native.ptr(rows, np.int64),
+    )
+    return scores, rows
+
+
+def native_scoring(s: Scoring) -> dict[str, Any]:
+    """The arguments of the native operators that stand for a Scoring."""
+    return {
+        "queries": _native.ptr(s.queries, np.float32),
+        "panels": _native.ptr(s.items.panels, np.float32),
+        "B": len(s.queries),
+        "N": s.items.n_items,
+        "D": s.items.dims,
+        "bias": _native.ptr(s.bias, np.float32),
+        "history": addresses(s.history),
+        "similarity": addresses(s.similarity),
+    }
+
+
+_SIZES = [(1, 0, 3, 2), (0, 5, 3, 2), (3, 1, 1, 1), (2, 15, 0, 3), (5, 16, 16, 4), (7, 17, 63, 20)]
+_SIZES += [(9, 63, 7, 63), (17, 1023, 33, 10), (2, 1023, 64, 1500), (64, 4099, 16, 100), (33, 1009, 101, 7)]
+OP = Op(
+    "score_topk",
+    reference=score_topk_reference,
+    backends={
+        "cpu": Backend(_cpu, "cpu", _native.missing_cpu),
+        "numba": Backend(_numba, "cpu", _arrays.missing_numba),
+    },
+    cases=[{"B": b, "N": n, "D": d, "k": k} for b, n, d, k in _SIZES],
+)
+
+__all__ = ["score_topk"]

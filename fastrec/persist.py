@@ -1,0 +1,210 @@
+"""State: everything a fitted recommender knows; and its way to an artifact on disk and back."""
+
+import dataclasses
+import importlib.metadata
+import logging
+import platform
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastrec import fuse, ops
+from fastrec.arguments import Settings
+from fastrec.data import Vocab
+from fastrec.encode import Encoder
+from fastrec.errors import ArtifactError, BackendUnavailable, ConfigError
+from fastrec.store import artifact
+from fastrec.types import (
+    BiasSource,
+    Catalog,
+    Csr,
+    DenseSource,
+    Embeddings,
+    Features,
+    Interactions,
+    Report,
+    Source,
+    SparseSource,
+)
+
+log = logging.getLogger("fastrec")
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A fitted model; never changed, only replaced as a whole, so that readers need no lock.
+
+    sources: all that were fitted, also those of weight 0 that ``features`` leaves out
+    """
+
+    users: Vocab
+    items: Vocab
+    interactions: Interactions
+    seen: Csr
+    catalog: Catalog
+    embeddings: Embeddings | None
+    features: Features
+    sources: tuple[Source, ...]
+    report: Report
+    goal: str
+    _views: dict[str, "State"] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def only(self, name: str, call: str) -> "State":
+        """The same model with one source alone; ConfigError where there is none that compares items."""
+        comparing = {s.name: s for s in self.sources if not isinstance(s, BiasSource)}
+        if name not in comparing:
+            raise ConfigError(f"[{call}] no source {name!r} compares items, the model has {sorted(comparing)}")
+        with self._lock:
+            if name not in self._views:
+                features = fuse.fuse([comparing[name]], {name: 1.0}, len(self.items))
+                self._views[name] = dataclasses.replace(self, features=features, _views={})
+            return self._views[name]
+
+    def comparing(self) -> "State":
+        """The same model without the sources that score every item the same for all users."""
+        kept = [i for i, s in enumerate(self.features.sources) if not isinstance(s, BiasSource)]
+        features = dataclasses.replace(
+            self.features,
+            sources=tuple(self.features.sources[i] for i in kept),
+            weights=self.features.weights[kept],
+            bias=np.zeros_like(self.features.bias),
+            bias_scales={},
+        )
+        return dataclasses.replace(self, features=features, _views={})
+
+
+def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> None:
+    """Write ``state`` as an artifact; see store/artifact.py for what a folder holds."""
+    embedded = state.embeddings is not None
+    arrays: artifact.Arrays = {
+        "interactions.indptr": state.interactions.indptr,
+        "interactions.items": state.interactions.items,
+        "interactions.times": state.interactions.times,
+        "interactions.weights": state.interactions.weights,
+        "seen.indices": state.seen.indices,
+        "features.panels": state.features.items.panels,
+        "features.bias": state.features.bias,
+    }
+    if state.embeddings is not None:
+        arrays["embeddings.vectors"] = state.embeddings.vectors
+        arrays["embeddings.known"] = state.embeddings.known
+    for name, covariance in state.features.covariances.items():
+        arrays[f"covariance.{name}"] = covariance
+    sources = []
+    for s in state.sources:
+        entry: dict[str, Any] = {"name": s.name, "kind": type(s).__name__}
+        if isinstance(s, BiasSource):
+            arrays[f"source.{s.name}.bias"] = s.bias
+        else:
+            entry["decay"] = s.decay
+        if isinstance(s, DenseSource):
+            entry["shared"] = state.embeddings is not None and s.vectors is state.embeddings.vectors
+            if not entry["shared"]:
+                arrays[f"source.{s.name}.vectors"] = s.vectors
+        elif isinstance(s, SparseSource):
+            for part in ("indptr", "indices", "values"):
+                arrays[f"source.{s.name}.{part}"] = getattr(s.similarity, part)
+        sources.append(entry)
+    config = {
+        "settings": settings.to_json(),
+        "encoder": encoder.name if isinstance(encoder, Encoder) else None,
+        "encoder_fingerprint": encoder.fingerprint if isinstance(encoder, Encoder) and embedded else None,
+        "goal": state.goal,
+        "report": dataclasses.asdict(state.report),
+        "sources": sources,
+        "weights": {s.name: float(w) for s, w in zip(state.features.sources, state.features.weights, strict=True)},
+        "bias_scales": state.features.bias_scales,
+        "max_norm": state.features.items.max_norm,
+        "catalog": {n: list(getattr(state.catalog, n)) for n in ("text_columns", "label_columns", "vector_columns")},
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                p: importlib.metadata.version(p)
+                for p in ("fastrec-engine", "numpy", "pyarrow", "torch", "transformers")
+            },
+        },
+    }
+    tables = {
+        "users": state.users.to_arrow(),
+        "items": state.items.to_arrow(),
+        "catalog": state.catalog.table,
+    }
+    artifact.write(folder, config, arrays, tables)
+
+
+def read_state(folder: Any, *, mmap: bool) -> tuple[State, Settings, dict[str, Any]]:
+    """(state, settings, {"encoder", "encoder_fingerprint"}) of a folder; ArtifactError for every kind of damage."""
+    config, arrays, tables = artifact.read(folder, mmap=mmap)
+    try:
+        encoder = {name: config[name] for name in ("encoder", "encoder_fingerprint")}
+        return _state(config, arrays, tables), Settings(**config["settings"]), encoder
+    except (KeyError, TypeError, AssertionError, StopIteration) as error:
+        raise ArtifactError(
+            f"[load] {folder} lacks what this version needs ({error!r}); save the model again"
+        ) from error
+
+
+def check_encoder(folder: Any, encoder: Any, wanted: str | None) -> None:
+    """ArtifactError where the encoder has other weights now than when the model in ``folder`` was fitted."""
+    if encoder is None or wanted is None:
+        return
+    try:
+        found = encoder.fingerprint
+    except BackendUnavailable as error:
+        log.warning("[load] only recommend_for_text needs the encoder, and it is not here: %s", error)
+        return
+    if found != wanted:
+        raise ArtifactError(
+            f"[load] {folder}: encoder {encoder.name!r} has other weights now; restore them or fit again"
+        )
+
+
+def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, Any]) -> State:
+    items = Vocab.from_arrow(tables["items"])
+    n = len(items)
+    indptr, rows, times, weights = (arrays[f"interactions.{p}"] for p in ("indptr", "items", "times", "weights"))
+    interactions = Interactions(indptr, rows, times, weights, n)
+    embeddings = None
+    if "embeddings.vectors" in arrays:
+        embeddings = Embeddings(arrays["embeddings.vectors"], arrays["embeddings.known"])
+    sources = tuple(_source(entry, arrays, embeddings, n) for entry in config["sources"])
+    kept = tuple(s for s in sources if s.name in config["weights"])
+    features = Features(
+        sources=kept,
+        weights=np.array([config["weights"][s.name] for s in kept], np.float64),
+        items=ops.PackedItems(arrays["features.panels"], n, config["max_norm"]),
+        similarity=fuse.stack_similarities(kept, n),
+        bias=arrays["features.bias"],
+        bias_scales=config["bias_scales"],
+        covariances={s.name: arrays[f"covariance.{s.name}"] for s in kept if isinstance(s, DenseSource)},
+    )
+    report = {**config["report"], "notes": tuple(config["report"]["notes"])}
+    return State(
+        users=Vocab.from_arrow(tables["users"]),
+        items=items,
+        interactions=interactions,
+        seen=Csr(interactions.indptr, arrays["seen.indices"], n),
+        catalog=Catalog(tables["catalog"], **{name: tuple(columns) for name, columns in config["catalog"].items()}),
+        embeddings=embeddings,
+        features=features,
+        sources=sources,
+        report=Report(**report),
+        goal=config["goal"],
+    )
+
+
+def _source(entry: dict[str, Any], arrays: artifact.Arrays, embeddings: Embeddings | None, n: int) -> Source:
+    name, kind = entry["name"], entry["kind"]
+    if kind == "BiasSource":
+        return BiasSource(name, arrays[f"source.{name}.bias"])
+    if kind == "DenseSource":
+        shared = embeddings.vectors if entry["shared"] and embeddings is not None else None
+        vectors = arrays[f"source.{name}.vectors"] if shared is None else shared
+        return DenseSource(name, vectors, entry["decay"])
+    if kind == "SparseSource":
+        indptr, indices, values = (arrays[f"source.{name}.{part}"] for part in ("indptr", "indices", "values"))
+        return SparseSource(name, Csr(indptr, indices, n, values), entry["decay"])
+    raise KeyError(f"source kind {kind!r}")

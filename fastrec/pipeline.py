@@ -1,0 +1,103 @@
+"""The wiring between the stages, in rows: what Recommender and the evaluation have in common."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastrec import fuse, learn, retrieve
+from fastrec.errors import ConfigError, DataError
+from fastrec.models import Model
+from fastrec.types import BiasSource, Candidates, Csr, Embeddings, Features, Interactions, Source
+
+log = logging.getLogger("fastrec")
+
+Weights = str | dict[str, float]
+#: Users of one call of the search: bounds the memory of queries, not the speed.
+USERS_AT_ONCE = 4096
+
+
+def fit_sources(
+    models: Sequence[Model], interactions: Interactions, embeddings: Embeddings | None, goal: str
+) -> list[Source]:
+    """The sources of the models that the data has something for; DataError where there is none."""
+    sources: list[Source] = []
+    for model in models:
+        start = time.perf_counter()
+        source = model.fit(interactions, embeddings, goal)
+        if source is None:
+            log.info("[fit] %s has nothing to learn from and is left out", model.name)
+            continue
+        log.info("[fit] %s in %.1f s", model.name, time.perf_counter() - start)
+        sources.append(source)
+    if not sources:
+        names = ", ".join(m.name for m in models)
+        raise DataError(
+            f"[fit] none of the models ({names}) can use this data; give items with texts or add 'popularity'"
+        )
+    return sources
+
+
+def fit_features(
+    models: Sequence[Model],
+    weights: Weights,
+    interactions: Interactions,
+    embeddings: Embeddings | None,
+    goal: str,
+    seed: int,
+) -> tuple[Features, tuple[Source, ...]]:
+    """Fit all models on all interactions and fuse them: (features, all sources, dropped ones too).
+
+    With "learned" weights, decay and weights come from a temporal holdout first: models are fitted on
+    what lies before it, tuned on it, and fitted again on everything.
+    """
+    decays: dict[str, float | None] = {}
+    learned: dict[str, float] | None = None
+    if weights == "learned" and len(interactions.items):
+        train, held = learn.holdout(interactions, goal)
+        if len(train.items) and len(held.items):
+            free = {m.name for m in models if getattr(m, "decay", None) == "auto"}
+            found = learn.tune(fit_sources(models, train, embeddings, goal), free, train, held, seed)
+            if found is not None:
+                decays, learned = found
+                log.info("[fit] learned decay %s, weights %s", decays, learned)
+    sources = [
+        s if isinstance(s, BiasSource) or s.name not in decays else dataclasses.replace(s, decay=decays[s.name])
+        for s in fit_sources(models, interactions, embeddings, goal)
+    ]
+    return fuse.fuse(sources, _weights(weights, learned, sources), interactions.n_items), tuple(sources)
+
+
+def _weights(weights: Weights, learned: dict[str, float] | None, sources: Sequence[Source]) -> dict[str, float]:
+    """A weight for every source; ConfigError where a given dict names none of them or other ones."""
+    names = [s.name for s in sources]
+    if isinstance(weights, dict):
+        unknown = set(weights) - set(names)
+        if unknown:
+            raise ConfigError(f"[fit] weights name {sorted(unknown)}, the fitted sources are {names}")
+        chosen = {name: float(weights.get(name, 0.0)) for name in names}
+    elif learned is not None:
+        chosen = {name: learned.get(name, 0.0) for name in names}
+    else:
+        chosen = learn.equal(sources)
+    if not any(chosen.values()):
+        raise ConfigError(f"[fit] weights {chosen} give no source any weight")
+    return chosen
+
+
+def top_k(
+    features: Features,
+    histories: Interactions,
+    k: int,
+    seen: Csr,
+) -> Candidates:
+    """The best k of the whole catalogue for each history, without what is seen, by blocks of users."""
+    parts = []
+    for start in range(0, histories.n_users, USERS_AT_ONCE):
+        rows = np.arange(start, min(start + USERS_AT_ONCE, histories.n_users))
+        block = histories.take(rows)
+        queries = fuse.queries(features, block)
+        parts.append(retrieve.search(features, queries, k, seen=seen.take(rows)))
+    return Candidates.concatenate(parts, k)

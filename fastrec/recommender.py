@@ -1,0 +1,396 @@
+"""Recommender: one object from raw tables to served, explained and filtered recommendations."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastrec import arguments, config, data, encode, evaluation, fuse, ops, pipeline, retrieve
+from fastrec.answer import Rules, answer, text_vectors
+from fastrec.errors import ConfigError, NotFittedError, UnknownIdError
+from fastrec.models import resolve
+from fastrec.persist import State, check_encoder, read_state, write_state
+from fastrec.results import Evaluation, Recommendations
+from fastrec.types import F32, DenseSource, Interactions, Report
+
+log = logging.getLogger("fastrec")
+
+__all__ = ["Recommender", "load"]
+
+
+class Recommender:
+    """Recommendations from events and item texts.
+
+    encoder: "minilm", a Hugging Face model id or folder, an ``Encoder``, a callable list[str] -> [n, D],
+        or None (no text)
+    models: "fast", "best", "auto", or a list of names and config objects such as ``[ItemItem(neighbors=50)]``
+    device: "auto", "cpu" or "cuda", for the encoder
+    backend: of score_topk: "auto", "cpu", "numba" or "reference"
+    weights: "learned" on a temporal holdout of the training data, "equal", or {source name: weight >= 0}
+    event_weights: {kind of event: weight >= 0}, over the defaults of ``fastrec.data``
+    half_life: days in which an event loses half its weight; None for no decay
+    cache_dir: folder for embeddings; default FASTREC_CACHE or ~/.cache/fastrec
+    seed: of everything random
+    progress: show progress on a terminal, log lines elsewhere
+
+    All public methods may be called from several threads. A failed call leaves the model as it was.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Any = "minilm",
+        models: Any = "auto",
+        device: str = "auto",
+        backend: str = "auto",
+        weights: Any = "learned",
+        event_weights: Mapping[str, float] | None = None,
+        half_life: float | None = None,
+        store: None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        arguments.check_choice("Recommender", "device", device, ("auto", "cpu", "cuda"))
+        if store is not None:
+            raise ConfigError(f"[Recommender] store={store!r}: this version keeps events in memory; expected None")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ConfigError(f"[Recommender] seed={seed!r}, expected a whole number >= 0")
+        self._settings = arguments.Settings(
+            models=models,
+            weights=arguments.check_weights(weights),
+            event_weights=dict(event_weights or {}),
+            half_life=half_life,
+            backend=backend,
+            seed=seed,
+        )
+        resolve(models)  # a wrong name shows here, not after an hour of fitting
+        ops.CATALOGUE["score_topk"].choose(backend)  # and a backend that cannot run
+        self._encoder = encode.as_encoder(encoder, device=device, cache_dir=cache_dir, progress=progress)
+        self._state: State | None = None
+
+    # ---- learning
+
+    def fit(
+        self,
+        interactions: Any,
+        items: Any = None,
+        *,
+        users: Any = None,
+        user_id: str = "user_id",
+        item_id: str = "item_id",
+        timestamp: str = "timestamp",
+        event: str = "event",
+        value: str = "value",
+        knowledge: None = None,
+        goal: str = "next",
+        strict: bool = False,
+    ) -> "Recommender":
+        """Learn from events, and from item texts where given; returns self.
+
+        interactions, items, users: pandas, polars or pyarrow tables, dicts of arrays, or paths, with the
+            columns of ``fastrec.data``; the other keywords rename columns
+        goal: "next" (the next event) or "period" (all events of a coming period)
+        strict: raise where the default drops rows
+        Raises DataError for input that cannot be understood, ConfigError for settings out of range.
+        """
+        arguments.check_choice("fit", "goal", goal, ("next", "period"))
+        if knowledge is not None:
+            raise ConfigError("[fit] knowledge: this version has no knowledge source; expected None")
+        s = self._settings
+        columns = data.Columns(user_id=user_id, item_id=item_id, timestamp=timestamp, event=event, value=value)
+        cleaned = data.clean(
+            interactions,
+            items,
+            users,
+            columns=columns,
+            event_weights=s.event_weights,
+            half_life=s.half_life,
+            strict=strict,
+        )
+        log.info(
+            "[fit] %d users, %d items, %d events",
+            *(getattr(cleaned.report, n) for n in ("users", "items", "events")),
+        )
+        embeddings = encode.embed_items(cleaned.catalog, self._encoder)
+        features, sources = pipeline.fit_features(
+            resolve(s.models), s.weights, cleaned.interactions, embeddings, goal, s.seed
+        )
+        self._state = State(
+            users=cleaned.users,
+            items=cleaned.items,
+            interactions=cleaned.interactions,
+            seen=cleaned.interactions.seen(),
+            catalog=cleaned.catalog,
+            embeddings=embeddings,
+            features=features,
+            sources=sources,
+            report=cleaned.report,
+            goal=goal,
+        )
+        return self
+
+    # ---- recommending
+
+    def recommend(
+        self,
+        users: Any,
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        allow: Any = None,
+        deny: Any = None,
+        where: Any = None,
+        boost: Any = None,
+        diversity: float = 0.0,
+        at: Any = None,
+        explain: bool = False,
+        on_unknown: str = "fallback",
+    ) -> Recommendations:
+        """The k best items for one user id or a sequence of them.
+
+        filter_seen: leave out what the user has had
+        allow, deny: item ids for all users, or {user id: item ids}; with a dict, users that it does not name
+            are not limited
+        where: {column: value, (low, high) or [values]} over the item columns, or a pyarrow expression
+        boost: {item id: factor} or the name of a numeric item column; adds log(factor) to the score
+        diversity: 0 ranks by score alone, towards 1 items must differ from those above (MMR)
+        at: as of this time (seconds or datetime): only earlier events count
+        explain: also give shares of the sources and the history items that weigh most
+        on_unknown: "fallback" (popular items), "raise" (UnknownIdError), "skip" (leave the user out)
+        """
+        state = self._fitted("recommend")
+        ids, single = arguments.id_list("recommend", "users", users)
+        rows = state.users.rows(ids)
+        ids, rows = arguments.unknown_users("recommend", ids, rows, on_unknown)
+        histories, seen = state.interactions.take(rows), state.seen.take(rows)
+        if at is not None:
+            histories = histories.select(histories.times <= arguments.seconds("recommend", at))
+            seen = histories.seen()
+        ask = Rules("recommend", k, filter_seen, allow, deny, where, boost, diversity, explain)
+        return answer(state, ask, ids, histories, seen, None, single, self._settings.backend)
+
+    def recommend_for_history(
+        self,
+        histories: Any,
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        allow: Any = None,
+        deny: Any = None,
+        where: Any = None,
+        boost: Any = None,
+        diversity: float = 0.0,
+        at: Any = None,
+        explain: bool = False,
+        on_unknown: str = "fallback",
+    ) -> Recommendations:
+        """The k best items for users that the model has never met, from what they did.
+
+        histories: a list of item ids, oldest first (one user); a list of such lists; or a table of events
+            with the columns of ``fit``. Items that the model does not know are passed over, and raise
+            UnknownIdError with on_unknown="raise"; a history with no known item is answered as an unknown
+            user of ``recommend``
+        ``users`` of the result are positions, or the ids of the table. Other keywords as in ``recommend``.
+        """
+        state = self._fitted("recommend_for_history")
+        call = "recommend_for_history"
+        ids, events, single = arguments.histories(call, histories, state, self._settings, on_unknown)
+        if at is not None:
+            events = events.select(events.times <= arguments.seconds(call, at))
+        if on_unknown == "skip":
+            known = np.flatnonzero(np.diff(events.indptr) > 0)
+            ids, events = [ids[i] for i in known], events.take(known)
+        ask = Rules(call, k, filter_seen, allow, deny, where, boost, diversity, explain)
+        return answer(state, ask, ids, events, events.seen(), None, single, self._settings.backend)
+
+    def recommend_for_text(
+        self,
+        texts: Any,
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        allow: Any = None,
+        deny: Any = None,
+        where: Any = None,
+        boost: Any = None,
+        diversity: float = 0.0,
+        at: Any = None,
+        explain: bool = False,
+        on_unknown: str = "fallback",
+    ) -> Recommendations:
+        """The k items whose content is nearest to a sentence, or to each of a list of sentences.
+
+        An empty text is answered as an unknown user of ``recommend``. Keywords as in ``recommend``.
+        Raises ConfigError where the model has no text encoder or no item texts.
+        """
+        call = "recommend_for_text"
+        state = self._fitted(call)
+        single = isinstance(texts, str)
+        texts = [texts] if single else list(texts)
+        vectors = text_vectors(call, state, self._encoder, texts)
+        known = vectors.any(axis=1)
+        positions = list(range(len(texts)))
+        if on_unknown != "fallback":
+            arguments.check_choice(call, "on_unknown", on_unknown, ("fallback", "raise", "skip"))
+            if on_unknown == "raise" and not known.all():
+                raise UnknownIdError(call, "(empty) text", [texts[i] for i in np.flatnonzero(~known)])
+            positions = np.flatnonzero(known).tolist()
+            vectors = vectors[known]
+        ask = Rules(call, k, filter_seen, allow, deny, where, boost, diversity, explain)
+        nobody = state.interactions.take(np.full(len(positions), -1))
+        return answer(
+            state.only("content", call), ask, positions, nobody, None, vectors, single, self._settings.backend
+        )
+
+    def similar_items(self, items: Any, k: int = 10, *, by: str | None = None, where: Any = None) -> Recommendations:
+        """The k items most like each given one, which is not among them.
+
+        by: name of one source ("content", "item_item"); default: all that compare items, as they are fused
+        Raises UnknownIdError for unknown items, ConfigError for a source that does not exist.
+        """
+        state = self._fitted("similar_items")
+        ids, single = arguments.id_list("similar_items", "items", items)
+        rows = state.items.rows(ids)
+        if (rows < 0).any():
+            raise UnknownIdError("similar_items", "item", [ids[i] for i in np.flatnonzero(rows < 0)])
+        histories = Interactions(
+            np.arange(len(rows) + 1, dtype=np.int64),
+            rows.astype(np.int32),
+            np.zeros(len(rows)),
+            np.ones(len(rows), np.float32),
+            len(state.items),
+        )
+        ask = Rules("similar_items", k, True, None, None, where, None, 0.0, False)
+        comparing = state.comparing() if by is None else state.only(by, "similar_items")
+        return answer(comparing, ask, ids, histories, histories.seen(), None, single, self._settings.backend)
+
+    def rank(self, users: Any, candidates: Any, k: int | None = None) -> Recommendations:
+        """Given candidates in the order of the model: a list of item ids for all users or {user id: ids}.
+
+        Seen items are kept. k: length of the result, default the longest list.
+        """
+        per_user = candidates.values() if isinstance(candidates, Mapping) else [candidates]
+        longest = max((len(set(c)) for c in per_user), default=1)
+        return self.recommend(users, k or max(longest, 1), filter_seen=False, allow=candidates)
+
+    # ---- looking inside
+
+    def score(self, users: Any, items: Any) -> F32:
+        """The fused score of every user with every item, float32 [B, n]; UnknownIdError for unknown ids."""
+        state = self._fitted("score")
+        user_ids, _ = arguments.id_list("score", "users", users)
+        item_ids, _ = arguments.id_list("score", "items", items)
+        rows = arguments.known_rows("score", "user", user_ids, state.users)
+        columns = arguments.known_rows("score", "item", item_ids, state.items)
+        queries = fuse.queries(state.features, state.interactions.take(rows))
+        return retrieve.scores(state.features, queries, columns)
+
+    def user_vectors(self, users: Any) -> F32:
+        """The dense part of the fused user features, float32 [B, D]."""
+        state = self._fitted("user_vectors")
+        ids, _ = arguments.id_list("user_vectors", "users", users)
+        rows = arguments.known_rows("user_vectors", "user", ids, state.users)
+        return fuse.queries(state.features, state.interactions.take(rows)).vectors
+
+    def item_vectors(self, items: Any) -> F32:
+        """The dense part of the fused item features, float32 [n, D]."""
+        state = self._fitted("item_vectors")
+        ids, _ = arguments.id_list("item_vectors", "items", items)
+        rows = arguments.known_rows("item_vectors", "item", ids, state.items)
+        dense = [s.vectors[rows] for s in state.features.sources if isinstance(s, DenseSource)]
+        return np.concatenate([np.empty((len(rows), 0), np.float32), *dense], axis=1)
+
+    def evaluate(self, test: Any = None, *, split: str = "time", k: int = 10, per_model: bool = True) -> Evaluation:
+        """Quality of the ensemble, of each source alone and of recent popularity.
+
+        test: events that followed the training data, measured with this model as it is. Without it the
+            training data is split and the same settings are fitted on its past:
+        split: "time" (cut at the 0.9 quantile of time) or "loo" (each user's last event)
+        k: length of the rankings
+        """
+        state = self._fitted("evaluate")
+        k = config.check_k("evaluate", k)
+        arguments.check_choice("evaluate", "split", split, tuple(evaluation.SPLITS))
+        s = self._settings
+        if test is None:
+            return evaluation.evaluate_split(
+                resolve(s.models),
+                s.weights,
+                state.interactions,
+                state.embeddings,
+                split=split,
+                goal=state.goal,
+                k=k,
+                seed=s.seed,
+                per_model=per_model,
+            )
+        train, held, notes = arguments.test_events(test, state, s)
+        return evaluation.measure(state.features, train, held, split="given", k=k, per_model=per_model, notes=notes)
+
+    @property
+    def report(self) -> Report:
+        """What reading and cleaning did."""
+        return self._fitted("report").report
+
+    @property
+    def user_ids(self) -> list[Any]:
+        """All user ids, in the order of their first event."""
+        users = self._fitted("user_ids").users
+        return list(users.ids(np.arange(len(users))))
+
+    @property
+    def item_ids(self) -> list[Any]:
+        """All item ids, in the order of their first event, then of the items table: the order that breaks ties."""
+        items = self._fitted("item_ids").items
+        return list(items.ids(np.arange(len(items))))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every source in the fused space; a source that does not help is not there."""
+        f = self._fitted("weights").features
+        return {s.name: float(w) for s, w in zip(f.sources, f.weights, strict=True)}
+
+    # ---- keeping
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model to a folder: atomic, checksummed, no pickle; an older model there is replaced.
+
+        A callable encoder cannot be written: hand it to ``load`` again.
+        """
+        write_state(folder, self._fitted("save"), self._settings, self._encoder)
+
+    # ---- inside
+
+    def _fitted(self, call: str) -> State:
+        if self._state is None:
+            raise NotFittedError(
+                f"[{call}] the recommender has no model yet; call fit(interactions, items) or load first"
+            )
+        return self._state
+
+
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    mmap: bool = True,
+    encoder: Callable[[list[str]], npt.NDArray[Any]] | Any = None,
+) -> Recommender:
+    """The recommender that ``save`` wrote; with ``mmap`` its arrays are shared with other processes.
+
+    encoder: only for a model whose encoder was a callable
+    Raises ArtifactError naming the file for every kind of damage, and where the encoder's weights are other
+    ones now than those that made the item vectors.
+    """
+    state, settings, saved = read_state(folder, mmap=mmap)
+    spec = saved["encoder"] if encoder is None else encoder
+    rec = Recommender(encoder=spec, device=device, models=settings.models)
+    if encoder is None:
+        check_encoder(folder, rec._encoder, saved["encoder_fingerprint"])
+    rec._settings = settings
+    rec._state = state
+    return rec

@@ -1,0 +1,1 @@
+"""Triton kernels, installed as ``fastrec.kernels``: one file an operator. None exists yet."""

@@ -1,0 +1,172 @@
+"""Each model against its formula on data with a known answer."""
+
+import numpy as np
+import pytest
+
+from fastrec.errors import ConfigError
+from fastrec.models import Content, ItemItem, Popularity, resolve
+from fastrec.models.popularity import choose_half_life, decayed_counts
+from fastrec.types import Embeddings, Interactions
+
+DAY = 86400.0
+
+
+def interactions(histories, n_items, times=None, weights=None):
+    """Interactions of lists of item rows."""
+    indptr = np.cumsum([0] + [len(h) for h in histories]).astype(np.int64)
+    flat = np.array([i for h in histories for i in h], np.int32)
+    times = np.arange(len(flat), dtype=np.float64) if times is None else np.asarray(times, np.float64)
+    weights = np.ones(len(flat), np.float32) if weights is None else np.asarray(weights, np.float32)
+    return Interactions(indptr, flat, times, weights, n_items)
+
+
+def dense(csr):
+    out = np.zeros((csr.n_rows, csr.n_cols), np.float32)
+    for r in range(csr.n_rows):
+        span = slice(csr.indptr[r], csr.indptr[r + 1])
+        out[r, csr.indices[span]] = csr.values[span]
+    return out
+
+
+def random_interactions(seed, n_users=40, n_items=23):
+    rng = np.random.default_rng(seed)
+    histories = [rng.permutation(n_items)[: rng.integers(0, 12)] for _ in range(n_users)]
+    n = sum(map(len, histories))
+    return interactions(histories, n_items, weights=rng.choice([0.0, 0.5, 1.0, 3.0], n))
+
+
+# ---- popularity
+
+
+def test_popularity_counts_half_after_a_half_life():
+    data = interactions([[0, 1], [1]], 3, times=[0, 10 * DAY, 10 * DAY])
+    np.testing.assert_allclose(decayed_counts(data, 10.0), [0.5, 2.0, 0.0])
+    np.testing.assert_allclose(decayed_counts(data, np.inf), [1.0, 2.0, 0.0])
+
+
+def test_popularity_is_the_log_of_scaled_counts():
+    data = interactions([[0, 1], [1]], 3, times=[0, 10 * DAY, 10 * DAY])
+    bias = Popularity(half_life=10.0).fit(data, None, "next").bias
+    np.testing.assert_allclose(bias, np.log1p(np.array([0.5, 2.0, 0.0]) * 3 / 2.5), rtol=1e-6)
+
+
+def test_half_life_follows_the_data():
+    # Fashion: in week w all choose item w or w + 1. Evergreen: the same two items all the time.
+    weeks = [[w, w + 1] for w in range(50)]
+    times = np.repeat(np.arange(50) * 7 * DAY, 2)
+    assert choose_half_life(interactions(weeks, 60, times=times)) == 7.0
+    assert choose_half_life(interactions([[0, 1]] * 50, 60, times=times)) == np.inf
+
+
+def test_popularity_without_weight_or_events():
+    data = interactions([[0], [1]], 2, weights=[0, 0])
+    assert (Popularity().fit(data, None, "next").bias == 0).all()
+    assert (Popularity().fit(interactions([[]], 2), None, "next").bias == 0).all()
+
+
+# ---- item-item
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cosine_is_its_formula(seed):
+    data = random_interactions(seed)
+    x = np.zeros((data.n_users, data.n_items))
+    x[data.users, data.items] = data.weights
+    norms = np.linalg.norm(x, axis=0)
+    want = (x.T @ x) / (np.outer(norms, norms) + 4.0)
+    np.fill_diagonal(want, 0)
+    got = ItemItem(shrinkage=4.0, neighbors=100).fit(data, None, "next").similarity
+    np.testing.assert_allclose(dense(got), want, rtol=1e-5, atol=1e-7)
+    for r in range(got.n_rows):
+        assert (np.diff(got.indices[got.indptr[r] : got.indptr[r + 1]]) > 0).all()
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "bm25"])
+def test_only_the_strongest_neighbours_are_kept(similarity):
+    data = random_interactions(9)
+    full = dense(ItemItem(similarity=similarity, neighbors=100).fit(data, None, "next").similarity)
+    best = dense(ItemItem(similarity=similarity, neighbors=3).fit(data, None, "next").similarity)
+    for r in range(data.n_items):
+        kept = np.flatnonzero(best[r])
+        np.testing.assert_array_equal(best[r, kept], full[r, kept])
+        if len(kept):
+            assert len(kept) == min(3, np.count_nonzero(full[r]))
+            assert best[r, kept].min() >= np.delete(full[r], kept).max()
+
+
+def test_blocks_give_the_same(monkeypatch):
+    from fastrec.models import item_item
+
+    data = random_interactions(3)
+    whole = dense(ItemItem().fit(data, None, "next").similarity)
+    monkeypatch.setattr(item_item, "_BLOCK_ENTRIES", 50)
+    np.testing.assert_array_equal(dense(ItemItem().fit(data, None, "next").similarity), whole)
+
+
+def test_a_fit_does_not_touch_its_input():
+    data = random_interactions(5)
+    before = (data.indptr.copy(), data.items.copy(), data.weights.copy())
+    for model in (Popularity(), ItemItem(), ItemItem(similarity="bm25")):
+        model.fit(data, None, "next")
+    for was, array in zip(before, (data.indptr, data.items, data.weights), strict=True):
+        np.testing.assert_array_equal(array, was)
+
+
+def test_item_item_of_one_item_and_of_one_user():
+    assert ItemItem().fit(interactions([[0]], 1), None, "next").similarity.indptr.tolist() == [0, 0]
+    got = dense(ItemItem(shrinkage=0).fit(interactions([[0, 1]], 2), None, "next").similarity)
+    np.testing.assert_allclose(got, [[0, 1], [1, 0]])
+
+
+# ---- content and the registry
+
+
+def test_content_is_left_out_without_content():
+    data = interactions([[0, 1]], 2)
+    assert Content().fit(data, None, "next") is None
+    nothing = Embeddings(np.zeros((2, 3), np.float32), np.zeros(2, bool))
+    assert Content().fit(data, nothing, "next") is None
+    some = Embeddings(np.eye(2, 3, dtype=np.float32), np.ones(2, bool))
+    assert Content(decay=None).fit(data, some, "next").decay is None
+
+
+def test_resolve():
+    assert [m.name for m in resolve("fast")] == ["popularity", "item_item", "content"]
+    assert resolve(["popularity", ItemItem(neighbors=5)])[1].neighbors == 5
+    assert resolve([{"name": "item_item", "neighbors": 7}])[0] == ItemItem(neighbors=7)
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ("quick", "models='quick', expected fast, best, auto or a list"),
+        (["popularitee"], "unknown model 'popularitee', this version has popularity, item_item, content"),
+        (["popularity", Popularity()], "each at most once"),
+        ([], "at least one model"),
+        (7, "models=7"),
+        ([ItemItem], "expected a name or an object"),
+    ],
+)
+def test_resolve_refuses(models, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(models)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Popularity(half_life=0),
+        lambda: Popularity(half_life="long"),
+        lambda: ItemItem(neighbors=0),
+        lambda: ItemItem(neighbors=True),
+        lambda: ItemItem(similarity="euclid"),
+        lambda: ItemItem(shrinkage=-1),
+        lambda: ItemItem(shrinkage=float("nan")),
+        lambda: ItemItem(decay=0),
+        lambda: Content(decay=float("nan")),
+        lambda: Content(decay="soon"),
+    ],
+)
+def test_settings_out_of_range(make):
+    with pytest.raises(ConfigError, match="expected"):
+        make()

@@ -1,0 +1,102 @@
+"""Decay and weights are found where the data holds them."""
+
+import numpy as np
+import pytest
+
+from fastrec import learn
+from fastrec.types import BiasSource, DenseSource, Interactions
+
+
+def chains(rng, n_users=300, n_items=60, length=12):
+    """Histories in which the next item is a neighbour on a ring of the one before, the rest is noise."""
+    items = np.empty((n_users, length), np.int32)
+    for u in range(n_users):
+        free = rng.permutation(n_items)
+        items[u] = free[:length]
+        items[u, -1] = next(
+            i
+            for i in ((items[u, -2] + d) % n_items for d in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12))
+            if i not in items[u, :-1]
+        )
+    indptr = np.arange(n_users + 1, dtype=np.int64) * length
+    n = n_users * length
+    return Interactions(indptr, items.ravel(), np.arange(n, dtype=float), np.ones(n, np.float32), n_items)
+
+
+def ring(n_items):
+    angle = np.arange(n_items) * 2 * np.pi / n_items
+    return np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
+
+
+def test_holdout_next_takes_the_last_event_of_each_user_who_keeps_one():
+    data = Interactions(
+        np.array([0, 3, 4, 4]), np.array([0, 1, 2, 1], np.int32), np.arange(4.0), np.ones(4, np.float32), 3
+    )
+    train, held = learn.holdout(data, "next")
+    assert train.indptr.tolist() == [0, 2, 3, 3] and train.items.tolist() == [0, 1, 1]
+    assert held.indptr.tolist() == [0, 1, 1, 1] and held.items.tolist() == [2]
+
+
+def test_holdout_period_cuts_time():
+    data = chains(np.random.default_rng(0))
+    train, held = learn.holdout(data, "period")
+    assert train.times.max() < held.times.min()
+    assert len(held.items) == pytest.approx(0.1 * len(data.items), abs=2)
+    assert train.n_users == held.n_users == data.n_users
+
+
+def test_short_decay_is_found_and_noise_gets_no_weight():
+    rng = np.random.default_rng(1)
+    data = chains(rng)
+    train, held = learn.holdout(data, "next")
+    content = DenseSource("content", ring(data.n_items), None)
+    noise = BiasSource("noise", rng.random(data.n_items).astype(np.float32))
+    decays, weights = learn.tune([content, noise], {"content"}, train, held, seed=0)
+    assert decays["content"] is not None and decays["content"] <= 1.0
+    assert weights["content"] > 10 * weights["noise"]
+
+
+def test_a_decay_that_was_given_is_kept():
+    data = chains(np.random.default_rng(2))
+    decays, _ = learn.tune(
+        [DenseSource("content", ring(data.n_items), None)], set(), *learn.holdout(data, "next"), seed=0
+    )
+    assert decays == {}
+
+
+def test_too_little_data_teaches_nothing():
+    data = chains(np.random.default_rng(3), n_users=5)
+    assert (
+        learn.tune([DenseSource("content", ring(60), None)], {"content"}, *learn.holdout(data, "next"), seed=0) is None
+    )
+
+
+def test_weights_minimise_the_softmax_loss():
+    rng = np.random.default_rng(4)
+    scores = rng.normal(size=(3, 50, 30)).astype(np.float32)
+    logits = 1.5 * scores[0] + 0.5 * scores[1]
+    logits += rng.gumbel(size=logits.shape)  # the best of these is a draw from the softmax of the weights
+    targets = Interactions(np.arange(51), logits.argmax(1).astype(np.int32), np.zeros(50), np.ones(50, np.float32), 30)
+    open_items = np.ones((50, 30), bool)
+    w = learn.softmax_weights(scores, targets, open_items)
+
+    def loss(w):
+        z = np.tensordot(w, scores.astype(np.float64), 1)
+        return (np.log(np.exp(z).sum(1)) - z[np.arange(50), targets.items]).mean()
+
+    for i in range(3):
+        for step in (-0.05, 0.05):
+            other = w.copy()
+            other[i] = max(0.0, other[i] + step)
+            assert loss(other) >= loss(w) - 1e-4
+    assert w[0] > w[1] > w[2]
+
+
+def test_seen_items_are_not_among_the_alternatives():
+    # Source 0 likes the seen item above all; with it out of the way its order is right.
+    scores = np.array([[[9.0, 2.0, 1.0, 0.0]] * 30, [[0.0, 1.0, 2.0, 3.0]] * 30], np.float32)
+    targets = Interactions(np.arange(31), np.full(30, 1, np.int32), np.zeros(30), np.ones(30, np.float32), 4)
+    open_items = np.ones((30, 4), bool)
+    open_items[:, 0] = False
+    w = learn.softmax_weights(scores, targets, open_items)
+    assert w[0] > 1 and w[1] < 0.01 * w[0] + 1e-9
