@@ -237,5 +237,6 @@ def test_similarity_with_repeated_columns_adds_up(backend, d):
     np.testing.assert_array_equal(rows, [[2, 1]])
     np.testing.assert_array_equal(scores, [[22 + d, 10 + d]])
     for listed in ([2], [2, 1, 0, 3, 2]):  # shorter and longer than the row of the similarity
-        got = ops.score_pairs(q, v, (np.array([0, len(listed)]), np.array(listed)), sparse=sparse, backend=backend)
+        pairs = (np.array([0, len(listed)]), np.array(listed))
+        got = ops.score_pairs(q, v, pairs, sparse=sparse, backend=backend)
         np.testing.assert_array_equal(got, [{2: 22, 1: 10}.get(i, 0) + d for i in listed])
