@@ -8,8 +8,8 @@ import numpy as np
 
 from fastrec import arguments, config, fuse, pipeline, retrieve, score
 from fastrec.errors import ConfigError, DataError
-from fastrec.persist import State
 from fastrec.results import Recommendations
+from fastrec.state import State
 from fastrec.types import F32, Candidates, Csr, DenseSource, Interactions
 
 

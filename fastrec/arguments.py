@@ -1,42 +1,17 @@
 """What callers hand to Recommender, checked once and turned into rows."""
 
-import dataclasses
 import datetime
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastrec import data, score
 from fastrec.errors import ConfigError, DataError, UnknownIdError
+from fastrec.state import Settings, State
 from fastrec.types import F64, I64, Bool, Csr, Interactions
-
-if TYPE_CHECKING:
-    from fastrec.persist import State
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of a Recommender that fitting and recommending need."""
-
-    models: Any
-    weights: Any
-    event_weights: dict[str, float]
-    half_life: float | None
-    backend: str
-    seed: int
-
-    def to_json(self) -> dict[str, Any]:
-        """As a dict of JSON types; config objects of models become [name, settings]."""
-        plain = dataclasses.asdict(self)
-        if not isinstance(self.models, str):
-            plain["models"] = [
-                m if isinstance(m, str) else {"name": m.name, **dataclasses.asdict(m)} for m in self.models
-            ]
-        return plain
 
 
 def check_choice(call: str, name: str, value: Any, choices: Sequence[str]) -> None:
@@ -101,7 +76,7 @@ def seconds(call: str, at: Any) -> float:
 
 
 def histories(
-    call: str, given: Any, state: "State", settings: Settings, on_unknown: str
+    call: str, given: Any, state: State, settings: Settings, on_unknown: str
 ) -> tuple[list[Any], Interactions, bool]:
     """(ids or positions, histories in item rows, whether a single one was given)."""
     check_choice(call, "on_unknown", on_unknown, ("fallback", "raise", "skip"))
@@ -146,7 +121,7 @@ def _one_entry_per_item(
     return Interactions(indptr, rows[last].astype(np.int32), times[last], weights[last], n_items)
 
 
-def test_events(given: Any, state: "State", settings: Settings) -> tuple[Interactions, Interactions, tuple[str, ...]]:
+def test_events(given: Any, state: State, settings: Settings) -> tuple[Interactions, Interactions, tuple[str, ...]]:
     """(histories, held-out items, notes) for the users of a test table, known or not.
 
     Items that the model does not know and items that the user already had cannot be recommended: they are
@@ -170,7 +145,7 @@ def test_events(given: Any, state: "State", settings: Settings) -> tuple[Interac
     return train, held, tuple(notes)
 
 
-def item_mask(call: str, allow: Any, deny: Any, where: Any, state: "State") -> Bool | None:
+def item_mask(call: str, allow: Any, deny: Any, where: Any, state: State) -> Bool | None:
     """Which items all users may get, bool [N]; None where nothing limits them. Per-user dicts are not read here."""
     mask = None if where is None else score.where_mask(state.catalog, where, call)
     for name, ids, inside in (("allow", allow, True), ("deny", deny, False)):
@@ -183,7 +158,7 @@ def item_mask(call: str, allow: Any, deny: Any, where: Any, state: "State") -> B
     return mask
 
 
-def per_user(call: str, name: str, lists: Any, ids: Sequence[Any], state: "State", *, everything: bool) -> Csr | None:
+def per_user(call: str, name: str, lists: Any, ids: Sequence[Any], state: State, *, everything: bool) -> Csr | None:
     """Rows of {user id: item ids} for these users; one who is not named gets every item or none."""
     if not isinstance(lists, Mapping):
         return None
@@ -200,7 +175,7 @@ def per_user(call: str, name: str, lists: Any, ids: Sequence[Any], state: "State
     return Csr(indptr, flat, n)
 
 
-def boost_factors(call: str, boost: Any, state: "State") -> F64 | None:
+def boost_factors(call: str, boost: Any, state: State) -> F64 | None:
     """Factor of every item, float64 [N], from {item id: factor} or a numeric column; None without boosts."""
     if boost is None:
         return None
@@ -225,7 +200,7 @@ def objects(ids: Sequence[Any]) -> npt.NDArray[np.object_]:
     return out
 
 
-def readable(explanation: score.Explanation, state: "State") -> dict[str, Any]:
+def readable(explanation: score.Explanation, state: State) -> dict[str, Any]:
     """An explanation in the caller's item ids."""
     items = state.items.ids(np.array([row for row, _ in explanation.history], np.int64))
     return {

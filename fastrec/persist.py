@@ -1,20 +1,18 @@
-"""State: everything a fitted recommender knows; and its way to an artifact on disk and back."""
+"""A fitted model on its way to an artifact on disk and back."""
 
 import dataclasses
 import importlib.metadata
 import logging
 import platform
-import threading
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fastrec import fuse, ops
-from fastrec.arguments import Settings
 from fastrec.data import Vocab
 from fastrec.encode import Encoder
-from fastrec.errors import ArtifactError, BackendUnavailable, ConfigError
+from fastrec.errors import ArtifactError, BackendUnavailable
+from fastrec.state import Settings, State
 from fastrec.store import artifact
 from fastrec.types import (
     BiasSource,
@@ -30,50 +28,6 @@ from fastrec.types import (
 )
 
 log = logging.getLogger("fastrec")
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """A fitted model; never changed, only replaced as a whole, so that readers need no lock.
-
-    sources: all that were fitted, also those of weight 0 that ``features`` leaves out
-    """
-
-    users: Vocab
-    items: Vocab
-    interactions: Interactions
-    seen: Csr
-    catalog: Catalog
-    embeddings: Embeddings | None
-    features: Features
-    sources: tuple[Source, ...]
-    report: Report
-    goal: str
-    _views: dict[str, "State"] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def only(self, name: str, call: str) -> "State":
-        """The same model with one source alone; ConfigError where there is none that compares items."""
-        comparing = {s.name: s for s in self.sources if not isinstance(s, BiasSource)}
-        if name not in comparing:
-            raise ConfigError(f"[{call}] no source {name!r} compares items, the model has {sorted(comparing)}")
-        with self._lock:
-            if name not in self._views:
-                features = fuse.fuse([comparing[name]], {name: 1.0}, len(self.items))
-                self._views[name] = dataclasses.replace(self, features=features, _views={})
-            return self._views[name]
-
-    def comparing(self) -> "State":
-        """The same model without the sources that score every item the same for all users."""
-        kept = [i for i, s in enumerate(self.features.sources) if not isinstance(s, BiasSource)]
-        features = dataclasses.replace(
-            self.features,
-            sources=tuple(self.features.sources[i] for i in kept),
-            weights=self.features.weights[kept],
-            bias=np.zeros_like(self.features.bias),
-            bias_scales={},
-        )
-        return dataclasses.replace(self, features=features, _views={})
 
 
 def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> None:

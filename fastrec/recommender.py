@@ -12,8 +12,9 @@ from fastrec import arguments, config, data, encode, evaluation, fuse, ops, pipe
 from fastrec.answer import Rules, answer, text_vectors
 from fastrec.errors import ConfigError, NotFittedError, UnknownIdError
 from fastrec.models import resolve
-from fastrec.persist import State, check_encoder, read_state, write_state
+from fastrec.persist import check_encoder, read_state, write_state
 from fastrec.results import Evaluation, Recommendations
+from fastrec.state import Settings, State
 from fastrec.types import F32, DenseSource, Interactions, Report
 
 log = logging.getLogger("fastrec")
@@ -59,7 +60,7 @@ class Recommender:
             raise ConfigError(f"[Recommender] store={store!r}: this version keeps events in memory; expected None")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ConfigError(f"[Recommender] seed={seed!r}, expected a whole number >= 0")
-        self._settings = arguments.Settings(
+        self._settings = Settings(
             models=models,
             weights=arguments.check_weights(weights),
             event_weights=dict(event_weights or {}),
