@@ -10,7 +10,7 @@ from fastrec import arguments, config, fuse, pipeline, retrieve, score
 from fastrec.errors import ConfigError, DataError
 from fastrec.results import Recommendations
 from fastrec.state import State
-from fastrec.types import F32, Candidates, Csr, DenseSource, Interactions
+from fastrec.types import F32, I64, Csr, DenseSource, Features, Interactions, Queries
 
 
 @dataclass(frozen=True)
@@ -49,42 +49,55 @@ def answer(
     histories: of the B users; seen: their item rows, ascending; vectors: queries [B, D] that stand in for
         the histories (texts)
     """
-    call, k, features = rules.call, int(rules.k), state.features
-    factors = arguments.boost_factors(call, rules.boost, state)
-    bias = features.bias if factors is None else score.boosted(features.bias, factors, call)
-    mask = arguments.item_mask(call, rules.allow, rules.deny, rules.where, state)
-    if mask is not None:
-        bias = np.where(mask, bias, np.float32(-np.inf))
-    if rules.diversity and not any(isinstance(s, DenseSource) for s in features.sources):
+    call, k = rules.call, int(rules.k)
+    if rules.diversity and not any(isinstance(s, DenseSource) for s in state.features.sources):
         raise ConfigError(f"[{call}] diversity needs item vectors; fit with a source like 'content'")
-    parts: list[Candidates] = []
-    explanations: list[Any] = []
-    for start in range(0, len(ids), pipeline.USERS_AT_ONCE):
-        rows = np.arange(start, min(start + pipeline.USERS_AT_ONCE, len(ids)))
-        users = ids[start : start + len(rows)]
-        block = histories.take(rows)
-        queries = fuse.queries(features, block) if vectors is None else fuse.vector_queries(features, vectors[rows])
-        candidates = retrieve.search(
+    factors = arguments.boost_factors(call, rules.boost, state)
+    mask = arguments.item_mask(call, rules.allow, rules.deny, rules.where, state)
+    rows = np.full((len(ids), k), -1, np.int64)
+    scores = np.full((len(ids), k), -np.inf, np.float32)
+    explanations: list[Any] = [None] * len(ids)
+
+    def search(features: Features, users: I64, queries: Queries) -> None:
+        """Answer the users at these positions in one space."""
+        bias = features.bias if factors is None else score.boosted(features.bias, factors, call)
+        asked = [ids[i] for i in users.tolist()]
+        found = retrieve.search(
             features,
             queries,
             10 * k if rules.diversity else k,
-            bias=bias,
-            seen=seen.take(rows) if rules.filter_seen and seen is not None else None,
-            allow=arguments.per_user(call, "allow", rules.allow, users, state, everything=True),
-            deny=arguments.per_user(call, "deny", rules.deny, users, state, everything=False),
+            bias=bias if mask is None else np.where(mask, bias, np.float32(-np.inf)),
+            seen=seen.take(users) if rules.filter_seen and seen is not None else None,
+            allow=arguments.per_user(call, "allow", rules.allow, asked, state, everything=True),
+            deny=arguments.per_user(call, "deny", rules.deny, asked, state, everything=False),
             backend=backend,
         )
         if rules.diversity:
-            candidates = score.diversify(candidates, features, k, float(rules.diversity))
-        parts.append(candidates)
+            found = score.diversify(found, features, k, float(rules.diversity))
+        rows[users], scores[users] = found.rows, found.scores
         if rules.explain:
-            found = score.explain(features, queries, block, candidates, factors)
-            explanations += [[arguments.readable(e, state) for e in row] for row in found]
-    best = Candidates.concatenate(parts, k)
-    items = state.items.ids(best.rows.ravel()).reshape(best.rows.shape)
-    return Recommendations.of(
-        arguments.objects(ids), items, best.scores, explanations if rules.explain else None, single
-    )
+            why = score.explain(features, queries, histories.take(users), found, factors)
+            for i, row in zip(users.tolist(), why, strict=True):
+                explanations[i] = [arguments.readable(e, state) for e in row]
+
+    for start in range(0, len(ids), pipeline.USERS_AT_ONCE):
+        users = np.arange(start, min(start + pipeline.USERS_AT_ONCE, len(ids)))
+        if vectors is None:
+            queries = fuse.queries(state.features, histories.take(users))
+        else:
+            queries = fuse.vector_queries(state.features, vectors[users])
+        silent = queries.silent
+        if state.features.bias_scales or not silent.any():
+            search(state.features, users, queries)
+            continue
+        # Nobody knows anything of these users and no bias speaks for them: all items would be alike.
+        known = np.flatnonzero(~silent)
+        search(state.features, users[known], queries.take(known))
+        nobody = histories.take(users[silent])
+        search(state.fallback, users[silent], fuse.queries(state.fallback, nobody))
+    items = state.items.ids(rows.ravel()).reshape(rows.shape)
+    why = explanations if rules.explain else None
+    return Recommendations.of(arguments.objects(ids), items, scores, why, single)
 
 
 def text_vectors(call: str, state: State, encoder: Any, texts: Sequence[Any]) -> F32:

@@ -41,6 +41,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "seen.indices": state.seen.indices,
         "features.panels": state.features.items.panels,
         "features.bias": state.features.bias,
+        "popular.bias": state.popular.bias,
     }
     if state.embeddings is not None:
         arrays["embeddings.vectors"] = state.embeddings.vectors
@@ -67,6 +68,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "encoder": encoder.name if isinstance(encoder, Encoder) else None,
         "encoder_fingerprint": encoder.fingerprint if isinstance(encoder, Encoder) and embedded else None,
         "goal": state.goal,
+        "popular": state.popular.name,
         "report": dataclasses.asdict(state.report),
         "sources": sources,
         "weights": {s.name: float(w) for s, w in zip(state.features.sources, state.features.weights, strict=True)},
@@ -145,6 +147,7 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
         embeddings=embeddings,
         features=features,
         sources=sources,
+        popular=BiasSource(config["popular"], arrays["popular.bias"]),
         report=Report(**report),
         goal=config["goal"],
     )

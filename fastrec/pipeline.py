@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrec import fuse, learn, retrieve
 from fastrec.errors import ConfigError, DataError
-from fastrec.models import Model
+from fastrec.models import Model, Popularity
 from fastrec.types import BiasSource, Candidates, Csr, Embeddings, Features, Interactions, Source
 
 log = logging.getLogger("fastrec")
@@ -85,6 +85,12 @@ def _weights(weights: Weights, learned: dict[str, float] | None, sources: Sequen
     if not any(chosen.values()):
         raise ConfigError(f"[fit] weights {chosen} give no source any weight")
     return chosen
+
+
+def popularity(sources: Sequence[Source], interactions: Interactions) -> BiasSource:
+    """The popularity source among these, or one fitted for the purpose."""
+    found = (s for s in sources if isinstance(s, BiasSource))
+    return next(found, None) or Popularity().fit(interactions, None, "next")
 
 
 def top_k(

@@ -129,6 +129,7 @@ class Recommender:
             embeddings=embeddings,
             features=features,
             sources=sources,
+            popular=pipeline.popularity(sources, cleaned.interactions),
             report=cleaned.report,
             goal=goal,
         )

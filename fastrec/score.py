@@ -107,7 +107,9 @@ def diversify(candidates: Candidates, features: Features, k: int, diversity: flo
     Greedy: (1 - diversity) * score - diversity * largest cosine to what is already picked, scores scaled to
     [0, 1] per user; at equal values the better candidate. Source: Carbonell and Goldstein 1998.
     """
-    vectors = np.concatenate([s.vectors for s in features.sources if isinstance(s, DenseSource)], axis=1)
+    dense = [s.vectors for s in features.sources if isinstance(s, DenseSource)]
+    # Without item vectors (popularity for somebody unknown) there is nothing to differ by.
+    vectors = np.concatenate([np.empty((features.n_items, 0), np.float32), *dense], axis=1)
     rows = np.full((len(candidates.rows), k), -1, np.int64)
     scores = np.full(rows.shape, -np.inf, np.float32)
     for u, (all_rows, all_scores) in enumerate(zip(candidates.rows, candidates.scores, strict=True)):

@@ -39,6 +39,7 @@ class State:
     """A fitted model; never changed, only replaced as a whole, so that readers need no lock.
 
     sources: all that were fitted, also those of weight 0 that ``features`` leaves out
+    popular: popularity, whether it is among the sources or not: the answer for users of whom nothing is known
     """
 
     users: Vocab
@@ -49,6 +50,7 @@ class State:
     embeddings: Embeddings | None
     features: Features
     sources: tuple[Source, ...]
+    popular: BiasSource
     report: Report
     goal: str
     _views: dict[str, "State"] = field(default_factory=dict, repr=False)
@@ -64,6 +66,11 @@ class State:
                 features = fuse.fuse([comparing[name]], {name: 1.0}, len(self.items))
                 self._views[name] = dataclasses.replace(self, features=features, _views={})
             return self._views[name]
+
+    @property
+    def fallback(self) -> Features:
+        """The space for users of whom the sources know nothing: popularity alone."""
+        return fuse.fuse([self.popular], {self.popular.name: 1.0}, len(self.items))
 
     def comparing(self) -> "State":
         """The same model without the sources that score every item the same for all users."""

@@ -281,6 +281,20 @@ class Queries:
     def __post_init__(self) -> None:
         _check("Queries.vectors", self.vectors, np.float32, (None, None))
 
+    def take(self, rows: npt.ArrayLike) -> "Queries":
+        """These users in this order."""
+        rows = np.asarray(rows, np.int64)
+        return Queries(self.vectors[rows], None if self.history is None else self.history.take(rows))
+
+    @property
+    def silent(self) -> Bool:
+        """bool [B], true for a user of whom no dense or sparse source knows anything."""
+        silent: Bool = ~self.vectors.any(axis=1)
+        if self.history is not None and self.history.values is not None:
+            spoken = np.concatenate([[0], np.cumsum(self.history.values != 0)])[self.history.indptr]
+            silent = np.logical_and(silent, np.diff(spoken) == 0)
+        return silent
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:

@@ -75,6 +75,30 @@ def test_unknown_users(rec):
         rec.recommend("u1", on_unknown="ignore")
 
 
+@pytest.mark.parametrize("models", [["item_item"], ["content"], ["item_item", "content"], ["popularity", "content"]])
+def test_unknown_users_get_popular_items_whatever_the_models(events, items, models):
+    extra = pl.DataFrame(
+        {"user_id": [f"x{i}" for i in range(99)], "item_id": ["i7"] * 99, "timestamp": [9_999_999] * 99}
+    )
+    rec = Recommender(encoder=hash_encoder, models=models, weights="equal").fit(pl.concat([events, extra]), items)
+    diversity = 0.3 if "content" in models else 0.0
+    found = rec.recommend(["u1", "nobody", "u2"], 5, explain=True, diversity=diversity)
+    assert found.items[1, 0] == "i7"
+    assert found.explanations[1][0]["sources"].keys() >= {"popularity"}
+    assert found.items[0].tolist() == rec.recommend("u1", 5, diversity=diversity).items.tolist()
+    assert rec.recommend_for_history([["i2"], ["never"]], 1).items[1, 0] == "i7"
+    assert rec.recommend("nobody", 5, deny=["i7"]).items[0] != "i7"
+    if "content" in models:
+        assert rec.recommend_for_text(["red apple", " "], 1).items[1, 0] == "i7"
+
+
+def test_somebody_who_only_disliked_gets_popular_items(events, items):
+    extra = {"user_id": ["grump"], "item_id": ["i3"], "timestamp": [1], "event": ["dislike"]}
+    rec = Recommender(encoder=hash_encoder).fit(pl.concat([events, pl.DataFrame(extra)], how="diagonal"), items)
+    assert "i3" not in set(rec.recommend("grump", 42))
+    assert rec.recommend("grump", 5).items.tolist() == [i for i in rec.recommend("nobody", 6) if i != "i3"][:5]
+
+
 def test_the_same_alone_in_a_batch_and_with_other_threads(rec, monkeypatch):
     users = [f"u{u % 60}" for u in range(1000)]
     batch = rec.recommend(users, 7)
