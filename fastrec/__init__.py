@@ -10,7 +10,7 @@ from fastrec.errors import (
     NotFittedError,
     UnknownIdError,
 )
-from fastrec.models import Content, ItemItem, Popularity
+from fastrec.models import Content, Directed, ItemItem, Popularity
 from fastrec.recommender import Recommender, load
 from fastrec.results import Evaluation, Recommendations
 
@@ -22,6 +22,7 @@ __all__ = [
     "ConfigError",
     "Content",
     "DataError",
+    "Directed",
     "Evaluation",
     "FastRecError",
     "ItemItem",

@@ -289,10 +289,10 @@ class Queries:
     @property
     def silent(self) -> Bool:
         """bool [B], true for a user of whom no dense or sparse source knows anything."""
-        silent: Bool = ~self.vectors.any(axis=1)
+        silent: Bool = np.logical_not(self.vectors.any(axis=1)).astype(np.bool_)
         if self.history is not None and self.history.values is not None:
             spoken = np.concatenate([[0], np.cumsum(self.history.values != 0)])[self.history.indptr]
-            silent = np.logical_and(silent, np.diff(spoken) == 0)
+            silent &= np.diff(spoken) == 0
         return silent
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastrec import learn
+from fastrec import learn, metrics
 from fastrec.types import BiasSource, DenseSource, Interactions
 
 
@@ -90,6 +90,44 @@ def test_weights_minimise_the_softmax_loss():
             other[i] = max(0.0, other[i] + step)
             assert loss(other) >= loss(w) - 1e-4
     assert w[0] > w[1] > w[2]
+
+
+def test_climbing_never_loses_and_drops_what_misleads():
+    rng = np.random.default_rng(5)
+    truth = rng.integers(0, 30, 400).astype(np.int32)
+    good = rng.normal(size=(400, 30)).astype(np.float32)
+    good[np.arange(400), truth] += 1.5
+    bad = rng.normal(size=(400, 30)).astype(np.float32)
+    scores = np.stack([good, bad])
+    targets = Interactions(np.arange(401), truth, np.zeros(400), np.ones(400, np.float32), 30)
+    open_items = np.ones((400, 30), bool)
+    start = np.array([1.0, 1.0])
+    end = learn.climb(scores, targets, open_items, start)
+
+    def ndcg(w):
+        return learn._ndcg(np.tensordot(w.astype(np.float32), scores, 1), targets, open_items)
+
+    assert ndcg(end) > 1.05 * ndcg(start)
+    assert end[1] < 0.5 * end[0]
+
+
+def test_ndcg_on_the_holdout_is_that_of_the_metrics():
+    rng = np.random.default_rng(6)
+    scores = rng.normal(size=(20, 15)).astype(np.float32)
+    histories = [rng.permutation(15) for _ in range(20)]
+    targets = Interactions(
+        np.arange(21) * 3,
+        np.concatenate([h[:3] for h in histories]).astype(np.int32),
+        np.zeros(60),
+        np.ones(60, np.float32),
+        15,
+    )
+    open_items = np.ones((20, 15), bool)
+    for u, h in enumerate(histories):
+        open_items[u, h[3:6]] = False
+    ranked = np.argsort(np.where(open_items, -scores, np.inf), axis=1)[:, :10]
+    want = metrics.ndcg(ranked, [h[:3].tolist() for h in histories], 10)
+    assert learn._ndcg(scores, targets, open_items) == pytest.approx(want)
 
 
 def test_seen_items_are_not_among_the_alternatives():

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from fastrec.errors import ConfigError
 from fastrec.models._decay import check_decay, resolve_decay
+from fastrec.models._neighbors import neighbors
 from fastrec.types import Csr, Embeddings, Interactions, SparseSource
 
 #: Entries of the co-occurrence matrix that one block may hold, about 200 MB.
@@ -53,37 +54,19 @@ class ItemItem:
         return SparseSource(self.name, self._neighbors(weighted.astype(np.float32)), decay)
 
     def _neighbors(self, weighted: "sp.csr_matrix") -> Csr:
-        """The best ``neighbors`` of each item, columns ascending; an item is not its own neighbour."""
+        """The best ``neighbors`` of each item; an item is not its own neighbour."""
         n = weighted.shape[1]
         by_item = weighted.T.tocsr()
         norms = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
-        indptr = np.zeros(n + 1, np.int64)
-        indices: list[np.ndarray] = []
-        values: list[np.ndarray] = []
-        rows = max(1, _BLOCK_ENTRIES // max(n, 1))
-        for start in range(0, n, rows):
-            block = (by_item[start : start + rows] @ weighted).tocsr()
-            for i in range(block.shape[0]):
-                span = slice(block.indptr[i], block.indptr[i + 1])
-                item, columns, products = start + i, block.indices[span], block.data[span]
-                if self.similarity == "cosine":
-                    products = products / (norms[item] * norms[columns] + self.shrinkage)
-                columns, products = strongest(columns, products, item, self.neighbors)
-                indptr[item + 1] = len(columns)
-                indices.append(columns)
-                values.append(products.astype(np.float32))
-        return Csr(np.cumsum(indptr), _concatenate(indices, np.int32), n, _concatenate(values, np.float32))
 
+        def likenesses(first: int, last: int) -> "sp.csr_matrix":
+            block = (by_item[first:last] @ weighted).tocsr()
+            if self.similarity == "cosine":
+                owner = np.repeat(norms[first:last], np.diff(block.indptr))
+                block.data = block.data / (owner * norms[block.indices] + self.shrinkage)
+            return block
 
-def strongest(columns: np.ndarray, values: np.ndarray, item: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``most`` largest positive values without the item itself; at equal values the smaller column."""
-    keep = (columns != item) & (values > 0)
-    columns, values = columns[keep], values[keep]
-    if len(columns) > most:
-        order = np.lexsort((columns, -values))[:most]
-        columns, values = columns[order], values[order]
-    order = np.argsort(columns)
-    return columns[order].astype(np.int32), values[order]
+        return neighbors(likenesses, n, max(1, _BLOCK_ENTRIES // max(n, 1)), self.neighbors)
 
 
 def bm25(liked: "sp.csr_matrix", k1: float = 100.0, b: float = 0.8) -> "sp.csr_matrix":
@@ -97,7 +80,3 @@ def bm25(liked: "sp.csr_matrix", k1: float = 100.0, b: float = 0.8) -> "sp.csr_m
     users = np.repeat(np.arange(n_users), per_user)
     out.data = out.data * (k1 + 1.0) / (k1 * length[liked.indices] + out.data) * np.maximum(idf[users], 0.0)
     return out
-
-
-def _concatenate(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:
-    return np.concatenate(parts).astype(dtype) if parts else np.empty(0, dtype)

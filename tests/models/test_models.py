@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastrec.errors import ConfigError
-from fastrec.models import Content, ItemItem, Popularity, resolve
+from fastrec.models import Content, Directed, ItemItem, Popularity, resolve
 from fastrec.models.popularity import choose_half_life, decayed_counts
 from fastrec.types import Embeddings, Interactions
 
@@ -106,7 +106,7 @@ def test_blocks_give_the_same(monkeypatch):
 def test_a_fit_does_not_touch_its_input():
     data = random_interactions(5)
     before = (data.indptr.copy(), data.items.copy(), data.weights.copy())
-    for model in (Popularity(), ItemItem(), ItemItem(similarity="bm25")):
+    for model in (Popularity(), ItemItem(), ItemItem(similarity="bm25"), Directed()):
         model.fit(data, None, "next")
     for was, array in zip(before, (data.indptr, data.items, data.weights), strict=True):
         np.testing.assert_array_equal(array, was)
@@ -116,6 +116,33 @@ def test_item_item_of_one_item_and_of_one_user():
     assert ItemItem().fit(interactions([[0]], 1), None, "next").similarity.indptr.tolist() == [0, 0]
     got = dense(ItemItem(shrinkage=0).fit(interactions([[0, 1]], 2), None, "next").similarity)
     np.testing.assert_allclose(got, [[0, 1], [1, 0]])
+
+
+# ---- directed
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_directed_is_its_formula(seed):
+    data = random_interactions(seed)
+    want = np.zeros((data.n_items, data.n_items))
+    for u in range(data.n_users):
+        span = range(data.indptr[u], data.indptr[u + 1])
+        for i in span:
+            for j in span:
+                if 0 < j - i <= 7:
+                    liked = min(data.weights[i], 1) * min(data.weights[j], 1)
+                    want[data.items[i], data.items[j]] += liked * np.exp(-(j - i - 1) / 2.0)
+    n = np.bincount(data.items, minlength=data.n_items) + 1.0
+    want /= np.outer(n, n) ** 0.3
+    got = Directed(horizon=2.0, popularity=0.3, neighbors=100).fit(data, None, "next").similarity
+    np.testing.assert_allclose(dense(got), want, rtol=1e-4, atol=1e-7)
+
+
+def test_directed_knows_before_from_after():
+    got = dense(Directed().fit(interactions([[0, 1]] * 5, 2), None, "next").similarity)
+    assert got[0, 1] > 0
+    assert got[1, 0] == 0
+    assert dense(Directed().fit(interactions([[0], []], 2), None, "next").similarity).sum() == 0
 
 
 # ---- content and the registry
@@ -131,7 +158,7 @@ def test_content_is_left_out_without_content():
 
 
 def test_resolve():
-    assert [m.name for m in resolve("fast")] == ["popularity", "item_item", "content"]
+    assert [m.name for m in resolve("fast")] == ["popularity", "item_item", "directed", "content"]
     assert resolve(["popularity", ItemItem(neighbors=5)])[1].neighbors == 5
     assert resolve([{"name": "item_item", "neighbors": 7}])[0] == ItemItem(neighbors=7)
 
@@ -140,7 +167,7 @@ def test_resolve():
     ("models", "message"),
     [
         ("quick", "models='quick', expected fast, best, auto or a list"),
-        (["popularitee"], "unknown model 'popularitee', this version has popularity, item_item, content"),
+        (["popularitee"], "unknown model 'popularitee', this version has popularity, item_item, directed, content"),
         (["popularity", Popularity()], "each at most once"),
         ([], "at least one model"),
         (7, "models=7"),
@@ -164,6 +191,10 @@ def test_resolve_refuses(models, message):
         lambda: ItemItem(shrinkage=float("nan")),
         lambda: ItemItem(decay=0),
         lambda: Content(decay=float("nan")),
+        lambda: Directed(horizon=0),
+        lambda: Directed(popularity=-1),
+        lambda: Directed(neighbors=0),
+        lambda: Directed(decay="late"),
         lambda: Content(decay="soon"),
     ],
 )

@@ -1,0 +1,65 @@
+"""Directed item-item: what comes soon after what.
+
+    T[a, b] = sum over the users of exp(-(gap - 1) / horizon), gap the places from a to a later b,
+              divided by ((n_a + 1) (n_b + 1))^popularity
+
+with n the number of users of an item and gaps up to 3 horizon + 1. A first-order Markov chain (Rendle et al.
+2010) is the limit of a short horizon. Entries of equal time stand in the order of the input.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from fastrec.errors import ConfigError
+from fastrec.models._decay import check_decay, resolve_decay
+from fastrec.models._neighbors import neighbors
+from fastrec.types import Embeddings, Interactions, SparseSource
+
+
+@dataclass(frozen=True)
+class Directed:
+    """Settings of the directed source."""
+
+    horizon: float = 3.0
+    """Places after which a successor counts 1/e."""
+
+    popularity: float = 0.2
+    """Power of the item counts in the denominator: 0 leaves popular successors as they are."""
+
+    neighbors: int = 200
+    """Strongest successors that are kept for each item."""
+
+    decay: float | str | None = "auto"
+    """A history entry of rank r (newest 0) weighs exp(-r / decay); None for no decay; "auto": learned."""
+
+    name: ClassVar[str] = "directed"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.neighbors, bool) or not isinstance(self.neighbors, int) or self.neighbors < 1:
+            raise ConfigError(f"[directed] neighbors={self.neighbors!r}, expected a whole number >= 1")
+        if not 0 < self.horizon < np.inf:
+            raise ConfigError(f"[directed] horizon={self.horizon!r}, expected a number of places > 0")
+        if not 0 <= self.popularity < np.inf:
+            raise ConfigError(f"[directed] popularity={self.popularity!r}, expected a number >= 0")
+        check_decay(self.name, self.decay)
+
+    def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> SparseSource:
+        n = interactions.n_items
+        users, items = interactions.users, interactions.items
+        liked = np.minimum(interactions.weights, 1)  # a dislike neither leads anywhere nor is led to
+        after = sp.csr_matrix((n, n), dtype=np.float32)
+        for gap in range(1, int(3 * self.horizon + 1) + 1):
+            same = users[gap:] == users[:-gap]
+            if not same.any():
+                break
+            weight = np.exp(-(gap - 1) / self.horizon) * (liked[:-gap] * liked[gap:])[same]
+            pairs = (items[:-gap][same], items[gap:][same])
+            after = after + sp.coo_matrix((weight.astype(np.float32), pairs), (n, n)).tocsr()
+        scale = (np.bincount(items, minlength=n) + 1.0) ** -self.popularity
+        after = (sp.diags(scale) @ after @ sp.diags(scale)).tocsr()
+        decay = resolve_decay(self.decay, goal, next_item=2.0, period=10.0)
+        successors = neighbors(lambda first, last: after[first:last], n, 65536, self.neighbors)
+        return SparseSource(self.name, successors, decay)
