@@ -10,13 +10,14 @@ from fastrec.errors import (
     NotFittedError,
     UnknownIdError,
 )
-from fastrec.models import Content, Directed, ItemItem, Popularity
+from fastrec.models import Als, Content, Directed, ItemItem, Popularity
 from fastrec.recommender import Recommender, load
 from fastrec.results import Evaluation, Recommendations
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Als",
     "ArtifactError",
     "BackendUnavailable",
     "ConfigError",

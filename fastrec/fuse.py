@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastrec import ops
+from fastrec.profiles import profiles
 from fastrec.types import (
     F32,
     F64,
@@ -74,13 +75,6 @@ def vector_queries(features: Features, vectors: F32) -> Queries:
     """The user side for vectors [B, D] that are queries themselves; ``features`` has one dense source."""
     (source,), (weight,) = features.sources, features.weights
     return Queries(_scaled(vectors, weight, ops.score_std(vectors, features.covariances[source.name])), None)
-
-
-def profiles(source: DenseSource, histories: Interactions) -> F32:
-    """The decayed mean of each user's item vectors, L2-normalised, float32 [B, D_m]."""
-    segments = (histories.indptr, histories.items, histories.decayed(source.decay))
-    result: F32 = ops.segment_mean(source.vectors, segments, normalize=True)
-    return result
 
 
 def _scale(weight: float, std: F64) -> F64:

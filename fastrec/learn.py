@@ -14,7 +14,7 @@ import numpy as np
 import scipy.optimize
 import scipy.sparse as sp
 
-from fastrec import ops
+from fastrec.profiles import profiles
 from fastrec.types import F32, F64, I64, BiasSource, Bool, DenseSource, Interactions, Source
 
 log = logging.getLogger("fastrec")
@@ -85,8 +85,7 @@ def normalised_scores(source: Source, histories: Interactions) -> F32:
         std = np.full(histories.n_users, source.bias.std(dtype=np.float64))
         scores = np.broadcast_to(source.bias, (histories.n_users, len(source.bias)))
     elif isinstance(source, DenseSource):
-        segments = (histories.indptr, histories.items, histories.decayed(source.decay))
-        scores = ops.segment_mean(source.vectors, segments, normalize=True) @ source.vectors.T
+        scores = profiles(source, histories) @ source.vectors.T
         std = scores.std(axis=1, dtype=np.float64)
     else:
         s = source.similarity

@@ -21,6 +21,7 @@ from fastrec.types import (
     DenseSource,
     Embeddings,
     Features,
+    FoldInSource,
     Interactions,
     Report,
     Source,
@@ -59,6 +60,9 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
             entry["shared"] = state.embeddings is not None and s.vectors is state.embeddings.vectors
             if not entry["shared"]:
                 arrays[f"source.{s.name}.vectors"] = s.vectors
+            if isinstance(s, FoldInSource):
+                arrays[f"source.{s.name}.gram"] = s.gram
+                entry["alpha"] = s.alpha
         elif isinstance(s, SparseSource):
             for part in ("indptr", "indices", "values"):
                 arrays[f"source.{s.name}.{part}"] = getattr(s.similarity, part)
@@ -157,6 +161,9 @@ def _source(entry: dict[str, Any], arrays: artifact.Arrays, embeddings: Embeddin
     name, kind = entry["name"], entry["kind"]
     if kind == "BiasSource":
         return BiasSource(name, arrays[f"source.{name}.bias"])
+    if kind == "FoldInSource":
+        vectors, gram = arrays[f"source.{name}.vectors"], arrays[f"source.{name}.gram"]
+        return FoldInSource(name, vectors, entry["decay"], gram, entry["alpha"])
     if kind == "DenseSource":
         shared = embeddings.vectors if entry["shared"] and embeddings is not None else None
         vectors = arrays[f"source.{name}.vectors"] if shared is None else shared

@@ -1,6 +1,6 @@
 """From candidates to what is shown: filters, boosts, diversity and explanations. All in rows, no ids."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastrec.errors import ConfigError
+from fastrec.profiles import contributions
 from fastrec.types import (
     F32,
     F64,
@@ -153,28 +154,10 @@ def explain(
 
     factors: float64 [N], the boosts of this call, listed as source "boost"
     """
-    weights = {s.name: histories.decayed(s.decay) for s in features.sources if not isinstance(s, BiasSource)}
-    result = []
-    for u, row in enumerate(candidates.rows):
-        span = slice(int(histories.indptr[u]), int(histories.indptr[u + 1]))
-        past = histories.items[span]
-        result.append(
-            [
-                _explain_one(
-                    features,
-                    queries,
-                    u,
-                    int(item),
-                    past,
-                    {n: w[span] for n, w in weights.items()},
-                    factors,
-                    most,
-                )
-                for item in row
-                if item >= 0
-            ]
-        )
-    return result
+    return [
+        [_explain_one(features, queries, u, int(item), histories.take([u]), factors, most) for item in row if item >= 0]
+        for u, row in enumerate(candidates.rows)
+    ]
 
 
 def _explain_one(
@@ -182,11 +165,11 @@ def _explain_one(
     queries: Queries,
     u: int,
     item: int,
-    past: Sequence[int] | np.ndarray,
-    weights: dict[str, F32],
+    history: Interactions,
     factors: F64 | None,
     most: int,
 ) -> Explanation:
+    past = history.items
     shares: dict[str, float] = {}
     by_entry = np.zeros(len(past), np.float64)
     column, sparse_at = 0, 0
@@ -195,10 +178,10 @@ def _explain_one(
             shares[source.name] = features.bias_scales[source.name] * float(source.bias[item])
         elif isinstance(source, DenseSource):
             width = source.vectors.shape[1]
-            v = source.vectors[item].astype(np.float64)
-            shares[source.name] = float(queries.vectors[u, column : column + width].astype(np.float64) @ v)
-            # The query is linear in the entries, so each entry's part is its own product, scaled to the share.
-            parts = weights[source.name] * (source.vectors[past].astype(np.float64) @ v)
+            q = queries.vectors[u, column : column + width].astype(np.float64)
+            shares[source.name] = float(q @ source.vectors[item].astype(np.float64))
+            # The query is linear in the entries: each one's part, scaled to the share as the query was.
+            parts = contributions(source, history, item)
             total = parts.sum()
             if len(past) and abs(total) > 1e-12:
                 by_entry += parts * (shares[source.name] / total)

@@ -198,7 +198,7 @@ class Embeddings:
 class DenseSource:
     """A model whose score is <q(user), v(item)>, with q the decayed mean of the user's item vectors.
 
-    vectors: float32 [N, D], each of length 1 or 0
+    vectors: float32 [N, D]
     decay: the entry of rank r in a history (newest 0) weighs exp(-r / decay); None: no decay
     """
 
@@ -208,6 +208,18 @@ class DenseSource:
 
     def __post_init__(self) -> None:
         _check("DenseSource.vectors", self.vectors, np.float32, (None, None))
+
+
+@dataclass(frozen=True, eq=False)
+class FoldInSource(DenseSource):
+    """A factorisation: q solves the least squares problem of the user's history against the item factors.
+
+    gram: float64 [D, D], sum over the items of v v' plus the regularisation
+    alpha: confidence of an entry of weight 1, beyond the 1 that everything has
+    """
+
+    gram: F64
+    alpha: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastrec import fuse, ops
-from fastrec.types import BiasSource, Csr, DenseSource, Interactions, SparseSource
+from fastrec.types import BiasSource, Csr, DenseSource, FoldInSource, Interactions, SparseSource
 
 N, D = 37, 5
 
@@ -25,6 +25,7 @@ def sources(rng):
         SparseSource("b", sparse(), None),
         DenseSource("c", np.ascontiguousarray(vectors[::-1, :3]), None),
         SparseSource("d", sparse(), 3.0),
+        FoldInSource("g", vectors, 2.0, vectors.T.astype(float) @ vectors + np.eye(D), 3.0),
         BiasSource("e", rng.random(N).astype(np.float32)),
         BiasSource("f", np.ones(N, np.float32)),  # says nothing: standard deviation 0
     ]
@@ -55,6 +56,11 @@ def reference(parts, weights, hist):
                 a = a * np.exp(-np.arange(len(past))[::-1] / s.decay)
             if isinstance(s, BiasSource):
                 scores = s.bias.astype(np.float64)
+            elif isinstance(s, FoldInSource):
+                y = s.vectors[past].astype(np.float64)
+                e = np.exp(-np.arange(len(past))[::-1] / s.decay)
+                system = s.gram + 3.0 * (y.T * a) @ y
+                scores = s.vectors @ np.linalg.solve(system, (e + 3.0 * a) @ y)
             elif isinstance(s, DenseSource):
                 q = a @ s.vectors[past]
                 scores = s.vectors @ (q / np.linalg.norm(q)) if np.linalg.norm(q) > 0 else np.zeros(N)
@@ -65,7 +71,7 @@ def reference(parts, weights, hist):
     return total
 
 
-@pytest.mark.parametrize("names", ["abcdef", "e", "a", "b", "bd", "ac", "abe"])
+@pytest.mark.parametrize("names", ["abcdefg", "e", "a", "b", "bd", "ac", "abe", "g", "ag"])
 def test_scores_are_the_weighted_sum(names):
     rng = np.random.default_rng(1)
     parts = [s for s in sources(rng) if s.name in names]

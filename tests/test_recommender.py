@@ -195,7 +195,8 @@ def test_similar_items(rec):
     with pytest.raises(UnknownIdError, match="'i77'"):
         rec.similar_items("i77")
     with pytest.raises(
-        ConfigError, match=r"no source 'popularity' compares items, the model has \['content', 'directed', 'item_item'\]"
+        ConfigError,
+        match=r"no source 'popularity' compares items, the model has \['als', 'content', 'directed', 'item_item'\]",
     ):
         rec.similar_items("i2", by="popularity")
 
@@ -268,8 +269,8 @@ def test_settings_out_of_range(keywords, message):
 def test_given_weights(events, items):
     rec = Recommender(encoder=hash_encoder, weights={"content": 2.0, "popularity": 1.0}).fit(events, items)
     assert rec.weights == {"popularity": 1.0, "content": 2.0}
-    with pytest.raises(ConfigError, match=r"weights name \['als'\]"):
-        Recommender(encoder=hash_encoder, weights={"als": 1.0}).fit(events, items)
+    with pytest.raises(ConfigError, match=r"weights name \['ease'\]"):
+        Recommender(encoder=hash_encoder, weights={"ease": 1.0}).fit(events, items)
     with pytest.raises(ConfigError, match="no source any weight"):
         Recommender(encoder=hash_encoder, weights={"content": 0}).fit(events, items)
 
@@ -317,7 +318,7 @@ def test_evaluate_splits_itself(rec, split):
     result = rec.evaluate(split=split, k=5)
     names = result.table.index.tolist()
     assert (names[0], names[-1]) == ("fastrec", "recent popularity")
-    assert set(names[1:-1]) <= {"popularity", "item_item", "directed", "content"}
+    assert set(names[1:-1]) <= {"popularity", "item_item", "directed", "als", "content"}
     assert result.table.loc["fastrec", "ndcg"] > result.table.loc["recent popularity", "ndcg"]
     assert "fastrec" in str(result) and result.to_json().startswith("{")
     assert rec.evaluate(split=split, k=5, per_model=False).table.index.tolist() == [

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from fastrec.errors import ConfigError
+from fastrec.models.als import Als
 from fastrec.models.content import Content
 from fastrec.models.directed import Directed
 from fastrec.models.item_item import ItemItem
 from fastrec.models.popularity import Popularity
 from fastrec.types import Embeddings, Interactions, Source
 
-__all__ = ["Content", "Directed", "ItemItem", "Model", "Popularity", "resolve"]
+__all__ = ["Als", "Content", "Directed", "ItemItem", "Model", "Popularity", "resolve"]
 
 
 class Model(Protocol):
@@ -26,7 +27,7 @@ class Model(Protocol):
         """Learn; None where the data has nothing for this model (no texts for ``content``)."""
 
 
-_BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Content)}
+_BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Als, Content)}
 _PRESETS = {"fast": tuple(_BY_NAME), "best": tuple(_BY_NAME), "auto": tuple(_BY_NAME)}
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from fastrec.errors import ConfigError
-from fastrec.models import Content, Directed, ItemItem, Popularity, resolve
+from fastrec.models import Als, Content, Directed, ItemItem, Popularity, resolve
 from fastrec.models.popularity import choose_half_life, decayed_counts
+from fastrec.profiles import contributions, profiles
 from fastrec.types import Embeddings, Interactions
 
 DAY = 86400.0
@@ -106,7 +107,7 @@ def test_blocks_give_the_same(monkeypatch):
 def test_a_fit_does_not_touch_its_input():
     data = random_interactions(5)
     before = (data.indptr.copy(), data.items.copy(), data.weights.copy())
-    for model in (Popularity(), ItemItem(), ItemItem(similarity="bm25"), Directed()):
+    for model in (Popularity(), ItemItem(), ItemItem(similarity="bm25"), Directed(), Als(factors=4)):
         model.fit(data, None, "next")
     for was, array in zip(before, (data.indptr, data.items, data.weights), strict=True):
         np.testing.assert_array_equal(array, was)
@@ -145,6 +146,70 @@ def test_directed_knows_before_from_after():
     assert dense(Directed().fit(interactions([[0], []], 2), None, "next").similarity).sum() == 0
 
 
+# ---- als
+
+
+def exact_als(data, factors, alpha, regularization, rounds, seed):
+    """Alternating least squares with every row solved exactly, in float64."""
+    p = np.zeros((data.n_users, data.n_items))
+    p[data.users, data.items] = data.weights
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(0, 0.01, (data.n_users, factors)), rng.normal(0, 0.01, (data.n_items, factors))
+    for _ in range(rounds):
+        for rows, others, weights in ((x, y, p), (y, x, p.T)):
+            gram = others.T @ others + regularization * np.eye(factors)
+            for u in range(len(rows)):
+                c = alpha * weights[u]
+                rows[u] = np.linalg.solve(gram + (others.T * c) @ others, ((1 + c) * (weights[u] > 0)) @ others)
+    return p, x, y
+
+
+def als_loss(p, x, y, alpha, regularization):
+    c = 1 + alpha * p
+    return (c * ((p > 0) - x @ y.T) ** 2).sum() + regularization * ((x**2).sum() + (y**2).sum())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_als_reaches_the_loss_of_exact_solutions(seed):
+    data = random_interactions(seed)
+    p, x, y = exact_als(data, 5, 4.0, 0.5, 15, seed)
+    source = Als(factors=5, alpha=4.0, regularization=0.5, iterations=15, steps=5, decay=None, seed=seed).fit(
+        data, None, "next"
+    )
+    mine = profiles(source, data.select(data.weights > 0))
+    items = source.vectors.astype(np.float64)
+    assert als_loss(p, mine, items, 4.0, 0.5) <= 1.01 * als_loss(p, x, y, 4.0, 0.5)
+
+
+def test_als_is_the_same_with_any_number_of_threads(monkeypatch):
+    from fastrec.models import als
+
+    data = random_interactions(8)
+    monkeypatch.setattr(als, "_ROWS", 7)
+    monkeypatch.setenv("FASTREC_THREADS", "1")
+    one = Als(factors=6).fit(data, None, "next").vectors
+    monkeypatch.setenv("FASTREC_THREADS", "3")
+    np.testing.assert_array_equal(Als(factors=6).fit(data, None, "next").vectors, one)
+    assert (Als(factors=6, seed=1).fit(data, None, "next").vectors != one).any()
+
+
+def test_als_without_any_liking_and_with_strangers():
+    assert Als().fit(interactions([[0]], 1, weights=[0.0]), None, "next") is None
+    source = Als(factors=3).fit(interactions([[0, 1], []], 4), None, "next")
+    assert (source.vectors[2:] == 0).all()
+    assert np.isfinite(source.vectors).all()
+
+
+def test_contributions_of_a_fold_in_add_up_to_the_score():
+    data = random_interactions(4)
+    source = Als(factors=5, decay=2.0).fit(data, None, "next")
+    user = int(np.diff(data.indptr).argmax())
+    mine = data.take([user])
+    parts = contributions(source, mine, 3)
+    score = profiles(source, mine)[0].astype(float) @ source.vectors[3]
+    assert parts.sum() == pytest.approx(score, rel=1e-4)
+
+
 # ---- content and the registry
 
 
@@ -158,7 +223,7 @@ def test_content_is_left_out_without_content():
 
 
 def test_resolve():
-    assert [m.name for m in resolve("fast")] == ["popularity", "item_item", "directed", "content"]
+    assert [m.name for m in resolve("fast")] == ["popularity", "item_item", "directed", "als", "content"]
     assert resolve(["popularity", ItemItem(neighbors=5)])[1].neighbors == 5
     assert resolve([{"name": "item_item", "neighbors": 7}])[0] == ItemItem(neighbors=7)
 
@@ -167,7 +232,10 @@ def test_resolve():
     ("models", "message"),
     [
         ("quick", "models='quick', expected fast, best, auto or a list"),
-        (["popularitee"], "unknown model 'popularitee', this version has popularity, item_item, directed, content"),
+        (
+            ["popularitee"],
+            "unknown model 'popularitee', this version has popularity, item_item, directed, als, content",
+        ),
         (["popularity", Popularity()], "each at most once"),
         ([], "at least one model"),
         (7, "models=7"),
@@ -191,6 +259,10 @@ def test_resolve_refuses(models, message):
         lambda: ItemItem(shrinkage=float("nan")),
         lambda: ItemItem(decay=0),
         lambda: Content(decay=float("nan")),
+        lambda: Als(factors=0),
+        lambda: Als(alpha=0),
+        lambda: Als(regularization=float("inf")),
+        lambda: Als(steps=2.0),
         lambda: Directed(horizon=0),
         lambda: Directed(popularity=-1),
         lambda: Directed(neighbors=0),
