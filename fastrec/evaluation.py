@@ -6,10 +6,10 @@ import numpy as np
 
 from fastrec import fuse, learn, metrics
 from fastrec.errors import DataError
-from fastrec.models import Model, Popularity
-from fastrec.pipeline import Weights, fit_features, top_k
+from fastrec.models import Model
+from fastrec.pipeline import Weights, fit_features, popularity, top_k
 from fastrec.results import Evaluation
-from fastrec.types import Embeddings, Features, Interactions
+from fastrec.types import BiasSource, Embeddings, Features, Interactions
 
 SPLITS = {"time": "period", "loo": "next"}
 BASELINE = "recent popularity"
@@ -40,12 +40,14 @@ def evaluate_split(
             f"[evaluate] split {split!r} leaves {len(train.items)} events to train on and {len(held.items)} to "
             "find; expected more events, or a test set of your own"
         )
-    features, _ = fit_features(models, weights, train, embeddings, goal, seed)
-    return measure(features, train, held, split=split, k=k, per_model=per_model)
+    features, sources = fit_features(models, weights, train, embeddings, goal, seed)
+    popular = popularity(sources, train)
+    return measure(features, popular, train, held, split=split, k=k, per_model=per_model)
 
 
 def measure(
     features: Features,
+    popular: BiasSource,
     train: Interactions,
     held: Interactions,
     *,
@@ -54,19 +56,21 @@ def measure(
     per_model: bool,
     notes: tuple[str, ...] = (),
 ) -> Evaluation:
-    """Rank the catalogue for every user with held-out items and compare; both over the same user rows."""
+    """Rank the catalogue for every user with held-out items and compare; both over the same user rows.
+
+    popular: the baseline, with the half-life that was learned for it: an untuned one would flatter the rest
+    """
     users = np.flatnonzero(np.diff(held.indptr) > 0)
     if not len(users):
         raise DataError("[evaluate] no user of the test set has an item to find that the model knows")
     histories, targets = train.take(users), held.take(users)
     seen = histories.seen()
     relevant = [row.tolist() for row in np.split(targets.items, targets.indptr[1:-1])]
-    popularity = fuse.fuse([Popularity().fit(train, None, "period")], {"popularity": 1.0}, train.n_items)
     candidates = {"fastrec": features}
     if per_model:
         for s in features.sources:
             candidates[s.name] = fuse.fuse([s], {s.name: 1.0}, train.n_items)
-    candidates[BASELINE] = popularity
+    candidates[BASELINE] = fuse.fuse([popular], {popular.name: 1.0}, train.n_items)
     rows = []
     for name, space in candidates.items():
         ranked = top_k(space, histories, k, seen).rows

@@ -6,8 +6,6 @@ each user, or everything after a cut in time. Weights minimise the listwise soft
 over the catalogue; they carry the temperature too, so their sizes can be compared.
 """
 
-import dataclasses
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,12 +15,12 @@ import scipy.sparse as sp
 from fastrec.profiles import profiles
 from fastrec.types import F32, F64, I64, BiasSource, Bool, DenseSource, Interactions, Source
 
-log = logging.getLogger("fastrec")
-
-#: Decays that "auto" chooses from, in ranks; None is no decay.
-DECAYS: tuple[float | None, ...] = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, None)
-#: Users x items of one source's score matrix on the holdout: 5 million are 20 MB a source.
-_CELLS = 5_000_000
+#: Users x items that are scored for a variant of a source, and how many of them at once.
+_CELLS, _BLOCK = 30_000_000, 4_000_000
+#: Users, about, that choose among the variants of a source; the weights are learned from all.
+_USERS = 2000
+#: The best of every source that compete for the first places of a user.
+_POOL = 100
 _RIDGE = 1e-4
 #: Multiples that ``climb`` tries, and the relative gain that it takes for more than noise.
 _STEPS = (0.0, 0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
@@ -43,40 +41,76 @@ def holdout(interactions: Interactions, goal: str) -> tuple[Interactions, Intera
 
 
 def tune(
-    sources: Sequence[Source],
-    free: set[str],
-    train: Interactions,
-    held: Interactions,
-    seed: int,
-) -> tuple[dict[str, float | None], dict[str, float]] | None:
-    """(decay by source name, weight by source name), or None where the holdout is too small to tell.
+    candidates: Sequence[Sequence[Source]], train: Interactions, held: Interactions, seed: int
+) -> tuple[list[int], F64] | None:
+    """(place of the best variant of every source, their weights float64 [M]), or None where too few users are held out.
 
-    sources: fitted on ``train``; free: names of those whose decay is to be learned
+    candidates: the variants of every source, fitted on ``train``; the best is the one with the largest NDCG
+        alone, the first of equals
     """
     rng = np.random.default_rng(seed)
     able = np.flatnonzero((np.diff(held.indptr) > 0) & (np.diff(train.indptr) > 0))
     if len(able) < _FEWEST:
         return None
     most = max(_FEWEST, _CELLS // train.n_items)
-    users = np.sort(rng.choice(able, most, replace=False)) if len(able) > most else able
-    histories, targets = train.take(users), held.take(users)
-    open_items = _open(histories)
-    decays: dict[str, float | None] = {}
-    scores: list[F32] = []
-    for source in sources:
-        if isinstance(source, BiasSource) or source.name not in free:
-            scores.append(normalised_scores(source, histories))
-            continue
-        best = -1.0
-        for decay in DECAYS:
-            z = normalised_scores(dataclasses.replace(source, decay=decay), histories)
-            value = _ndcg(z, targets, open_items)
-            if value > best:
-                best, best_z, decays[source.name] = value, z, decay
-        scores.append(best_z)
-    stacked = np.stack(scores)
-    weights = climb(stacked, targets, open_items, softmax_weights(stacked, targets, open_items))
-    return decays, {s.name: float(w) for s, w in zip(sources, weights, strict=True)}
+    users = rng.permutation(able)[:most]
+    rows = max(1, _BLOCK // train.n_items)
+    blocks = [
+        (train.take(users[first : first + rows]), held.take(users[first : first + rows]))
+        for first in range(0, len(users), rows)
+    ]
+    few = blocks[: -(-_USERS // rows)]
+    chosen = [0 if len(variants) == 1 else _best(variants, few) for variants in candidates]
+    scores, targets, open_items = pool([v[place] for v, place in zip(candidates, chosen, strict=True)], blocks)
+    return chosen, climb(scores, targets, open_items, softmax_weights(scores, targets, open_items))
+
+
+def _best(variants: Sequence[Source], blocks: Sequence[tuple[Interactions, Interactions]]) -> int:
+    """Place of the variant with the largest NDCG, the first of equals."""
+    gains = np.zeros(len(variants))
+    for histories, targets in blocks:
+        open_items = _open(histories)
+        for place, source in enumerate(variants):
+            gains[place] += histories.n_users * _ndcg(normalised_scores(source, histories), targets, open_items)
+    return int(gains.argmax())
+
+
+def pool(
+    sources: Sequence[Source], blocks: Sequence[tuple[Interactions, Interactions]]
+) -> tuple[F32, Interactions, Bool]:
+    """What competes for the first places: per user the best 100 open items of every source, and the targets.
+
+    Returns (scores float32 [M, B, C] of the sources, the targets with their places in C as items, bool [B, C]
+    false for padding). The whole catalogue of every user would not fit into memory, and an item that no source
+    has near the top is not at the top of a sum of them either.
+    """
+    parts: list[F32] = []
+    places: list[I64] = []
+    for histories, targets in blocks:
+        open_items = _open(histories)
+        z = np.stack([normalised_scores(source, histories) for source in sources])
+        wanted = np.zeros(open_items.shape, np.bool_)
+        most = min(_POOL, histories.n_items)
+        for scores in z:
+            best = np.argpartition(np.where(open_items, -scores, np.inf), most - 1, axis=1)[:, :most]
+            np.put_along_axis(wanted, best, True, axis=1)
+        wanted &= open_items
+        wanted[targets.users, targets.items] = True
+        before = np.cumsum(wanted, axis=1) - 1
+        places.append(before[targets.users, targets.items])
+        parts += [z[:, u, columns] for u, columns in enumerate(np.flatnonzero(row) for row in wanted)]
+    width = max(part.shape[1] for part in parts)
+    scores = np.zeros((len(sources), len(parts), width), np.float32)
+    open_places = np.zeros((len(parts), width), np.bool_)
+    for u, part in enumerate(parts):
+        scores[:, u, : part.shape[1]] = part
+        open_places[u, : part.shape[1]] = True
+    counts = np.concatenate([np.diff(targets.indptr) for _, targets in blocks])
+    items = np.concatenate(places)
+    n = len(items)
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    held = Interactions(indptr, items.astype(np.int32), np.zeros(n), np.ones(n, np.float32), width)
+    return scores, held, open_places
 
 
 def normalised_scores(source: Source, histories: Interactions) -> F32:

@@ -1,6 +1,5 @@
 """The wiring between the stages, in rows: what Recommender and the evaluation have in common."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -53,21 +52,30 @@ def fit_features(
     With "learned" weights, decay and weights come from a temporal holdout first: models are fitted on
     what lies before it, tuned on it, and fitted again on everything.
     """
-    decays: dict[str, float | None] = {}
     learned: dict[str, float] | None = None
     if weights == "learned" and len(interactions.items):
-        train, held = learn.holdout(interactions, goal)
-        if len(train.items) and len(held.items):
-            free = {m.name for m in models if getattr(m, "decay", None) == "auto"}
-            found = learn.tune(fit_sources(models, train, embeddings, goal), free, train, held, seed)
-            if found is not None:
-                decays, learned = found
-                log.info("[fit] learned decay %s, weights %s", decays, learned)
-    sources = [
-        s if isinstance(s, BiasSource) or s.name not in decays else dataclasses.replace(s, decay=decays[s.name])
-        for s in fit_sources(models, interactions, embeddings, goal)
-    ]
+        models, learned = _learn(models, interactions, embeddings, goal, seed)
+    sources = fit_sources(models, interactions, embeddings, goal)
     return fuse.fuse(sources, _weights(weights, learned, sources), interactions.n_items), tuple(sources)
+
+
+def _learn(
+    models: Sequence[Model], interactions: Interactions, embeddings: Embeddings | None, goal: str, seed: int
+) -> tuple[Sequence[Model], dict[str, float] | None]:
+    """(models with what "auto" turned out to mean, weight by name), as they came where there is too little data."""
+    train, held = learn.holdout(interactions, goal)
+    if not len(train.items) or not len(held.items):
+        return models, None
+    by_name = {m.name: m for m in models}
+    sources = fit_sources(models, train, embeddings, goal)
+    variants = [by_name[s.name].variants(s, train) for s in sources]
+    found = learn.tune([[source for _, source in v] for v in variants], train, held, seed)
+    if found is None:
+        return models, None
+    settled = {s.name: v[place][0] for s, v, place in zip(sources, variants, found[0], strict=True)}
+    weights = {s.name: float(w) for s, w in zip(sources, found[1], strict=True)}
+    log.info("[fit] learned %s", ", ".join(f"{name} {w:.2f} {settled[name]}" for name, w in weights.items()))
+    return [settled.get(m.name, m) for m in models], weights
 
 
 def _weights(weights: Weights, learned: dict[str, float] | None, sources: Sequence[Source]) -> dict[str, float]:

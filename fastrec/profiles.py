@@ -2,8 +2,11 @@
 
 import numpy as np
 
-from fastrec import ops
+from fastrec import ops, ridge
 from fastrec.types import F32, F64, DenseSource, FoldInSource, Interactions
+
+#: More than any fold-in has needed; most end long before by their residual.
+_STEPS = 100
 
 
 def profiles(source: DenseSource, histories: Interactions) -> F32:
@@ -16,15 +19,14 @@ def profiles(source: DenseSource, histories: Interactions) -> F32:
     with w the weights and e the decay of the entries: one that has decayed away counts as never there. Every
     user is solved alone, so that a batch changes nothing.
     """
-    weights = histories.decayed(source.decay)
     if not isinstance(source, FoldInSource):
+        weights = histories.decayed(source.decay)
         means: F32 = ops.segment_mean(source.vectors, (histories.indptr, histories.items, weights), normalize=True)
         return means
     out = np.zeros((histories.n_users, source.vectors.shape[1]), np.float32)
-    for u in np.flatnonzero(np.diff(histories.indptr)):
-        system, right = _system(source, histories.take([u]))
-        if right.any():
-            out[u] = np.linalg.solve(system, right.sum(axis=0))
+    right, confident = _sides(source, histories)
+    gram = source.gram.astype(np.float32)
+    ridge.solve(out, source.vectors, gram, histories.indptr, histories.items, right, confident, _STEPS)
     return out
 
 
@@ -32,19 +34,20 @@ def contributions(source: DenseSource, history: Interactions, target: int) -> F6
     """What every entry of one user's history adds to <query, vector of ``target``>, up to one factor, float64 [n]."""
     wanted = source.vectors[target].astype(np.float64)
     parts: F64
-    if isinstance(source, FoldInSource) and len(history.items):
-        system, right = _system(source, history)
-        parts = right @ np.linalg.solve(system, wanted)
+    y = source.vectors[history.items].astype(np.float64)
+    if isinstance(source, FoldInSource):
+        right, confident = _sides(source, history)
+        system = source.gram + (y * confident[:, None]).T @ y
+        parts = right * (y @ np.linalg.solve(system, wanted))
     else:
-        parts = history.decayed(source.decay) * (source.vectors[history.items].astype(np.float64) @ wanted)
+        parts = history.decayed(source.decay) * (y @ wanted)
     return parts
 
 
-def _system(source: FoldInSource, history: Interactions) -> tuple[F64, F64]:
-    """(matrix [D, D], right side entry by entry [n, D]) of one user."""
-    y = source.vectors[history.items].astype(np.float64)
-    weight = history.decayed(source.decay).astype(np.float64)
+def _sides(source: FoldInSource, histories: Interactions) -> tuple[F32, F32]:
+    """(factor of each entry on the right side, its confidence beyond 1), float32 [n]."""
+    weights = histories.decayed(source.decay)
     # The decay alone; an entry without weight (a dislike) was never there.
-    there = np.divide(weight, history.weights, out=np.zeros_like(weight), where=history.weights > 0)
-    confident = source.alpha * weight
-    return source.gram + (y * confident[:, None]).T @ y, (there + confident)[:, None] * y
+    there = np.divide(weights, histories.weights, out=np.zeros_like(weights), where=histories.weights > 0)
+    confident = np.float32(source.alpha) * weights
+    return there + confident, confident

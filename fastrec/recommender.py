@@ -331,7 +331,9 @@ class Recommender:
                 per_model=per_model,
             )
         train, held, notes = arguments.test_events(test, state, s)
-        return evaluation.measure(state.features, train, held, split="given", k=k, per_model=per_model, notes=notes)
+        return evaluation.measure(
+            state.features, state.popular, train, held, split="given", k=k, per_model=per_model, notes=notes
+        )
 
     @property
     def report(self) -> Report:

@@ -1,9 +1,12 @@
 """Decay and weights are found where the data holds them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fastrec import learn, metrics
+from fastrec.models._decay import DECAYS
 from fastrec.types import BiasSource, DenseSource, Interactions
 
 
@@ -21,6 +24,10 @@ def chains(rng, n_users=300, n_items=60, length=12):
     indptr = np.arange(n_users + 1, dtype=np.int64) * length
     n = n_users * length
     return Interactions(indptr, items.ravel(), np.arange(n, dtype=float), np.ones(n, np.float32), n_items)
+
+
+def variants(source):
+    return [replace(source, decay=d) for d in DECAYS]
 
 
 def ring(n_items):
@@ -51,24 +58,16 @@ def test_short_decay_is_found_and_noise_gets_no_weight():
     train, held = learn.holdout(data, "next")
     content = DenseSource("content", ring(data.n_items), None)
     noise = BiasSource("noise", rng.random(data.n_items).astype(np.float32))
-    decays, weights = learn.tune([content, noise], {"content"}, train, held, seed=0)
-    assert decays["content"] is not None and decays["content"] <= 1.0
-    assert weights["content"] > 10 * weights["noise"]
-
-
-def test_a_decay_that_was_given_is_kept():
-    data = chains(np.random.default_rng(2))
-    decays, _ = learn.tune(
-        [DenseSource("content", ring(data.n_items), None)], set(), *learn.holdout(data, "next"), seed=0
-    )
-    assert decays == {}
+    (which, only), weights = learn.tune([variants(content), [noise]], train, held, seed=0)
+    assert DECAYS[which] in (0.5, 1.0)
+    assert only == 0
+    assert weights[0] > 10 * weights[1]
 
 
 def test_too_little_data_teaches_nothing():
     data = chains(np.random.default_rng(3), n_users=5)
-    assert (
-        learn.tune([DenseSource("content", ring(60), None)], {"content"}, *learn.holdout(data, "next"), seed=0) is None
-    )
+    content = DenseSource("content", ring(60), None)
+    assert learn.tune([variants(content)], *learn.holdout(data, "next"), seed=0) is None
 
 
 def test_weights_minimise_the_softmax_loss():

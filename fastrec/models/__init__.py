@@ -26,6 +26,9 @@ class Model(Protocol):
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> Source | None:
         """Learn; None where the data has nothing for this model (no texts for ``content``)."""
 
+    def variants(self, source: Any, interactions: Interactions) -> Sequence[tuple["Model", Source]]:
+        """(settings without "auto", source) to choose from, given the source fitted on ``interactions``."""
+
 
 _BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Als, Content)}
 _PRESETS = {"fast": tuple(_BY_NAME), "best": tuple(_BY_NAME), "auto": tuple(_BY_NAME)}

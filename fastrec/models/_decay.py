@@ -1,8 +1,14 @@
 """The setting ``decay`` that all history-based sources share."""
 
+import dataclasses
 import math
+from typing import Any
 
 from fastrec.errors import ConfigError
+from fastrec.types import DenseSource, Interactions, SparseSource
+
+#: Decays that "auto" chooses from, in ranks; None is no decay.
+DECAYS: tuple[float | None, ...] = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, None)
 
 
 def check_decay(model: str, decay: float | str | None) -> None:
@@ -20,3 +26,12 @@ def resolve_decay(
     if isinstance(decay, str):
         return next_item if goal == "next" else period
     return decay
+
+
+def decay_variants(
+    model: Any, source: DenseSource | SparseSource, interactions: Interactions
+) -> list[tuple[Any, DenseSource | SparseSource]]:
+    """(settings, source) for every decay that "auto" may mean; what was learned does not depend on it."""
+    if model.decay != "auto":
+        return [(model, source)]
+    return [(dataclasses.replace(model, decay=d), dataclasses.replace(source, decay=d)) for d in DECAYS]

@@ -7,21 +7,16 @@ Volinsky 2008; each row is solved by a few steps of conjugate gradients from whe
 Pilaszy and Tikk 2011.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 
-from fastrec import config
+from fastrec import ridge
 from fastrec.errors import ConfigError
-from fastrec.models._decay import check_decay, resolve_decay
+from fastrec.models._decay import check_decay, decay_variants, resolve_decay
 from fastrec.types import F32, Embeddings, FoldInSource, Interactions
-
-#: Rows of one task of a thread: enough to keep the interpreter out of the way.
-_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,8 @@ class Als:
                 raise ConfigError(f"[als] {field}={value!r}, expected a number > 0")
         check_decay(self.name, self.decay)
 
+    variants = decay_variants
+
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> FoldInSource | None:
         """The item factors, and what folding a history in needs; None without any event of weight."""
         likes = interactions.select(interactions.weights > 0)
@@ -75,8 +72,10 @@ class Als:
         users = rng.normal(0, 0.01, (shape[0], self.factors)).astype(np.float32)
         items = rng.normal(0, 0.01, (shape[1], self.factors)).astype(np.float32)
         for _ in range(self.iterations):
-            self._solve(users, items, extra)
-            self._solve(items, users, by_item)
+            for rows, others, events in ((users, items, extra), (items, users, by_item)):
+                gram = _gram(others, self.regularization)
+                # Preference 1 with confidence 1 + alpha * weight.
+                ridge.solve(rows, others, gram, events.indptr, events.indices, 1 + events.data, events.data, self.steps)
         return FoldInSource(
             self.name,
             items,
@@ -85,85 +84,8 @@ class Als:
             float(self.alpha),
         )
 
-    def _solve(self, rows: F32, others: F32, extra: "sp.csr_matrix") -> None:
-        """Improve ``rows`` in place with ``others`` fixed; every row by itself, so that threads change nothing."""
-        gram = _gram(others, self.regularization)
-        solve = _kernel()
-
-        def task(first: int) -> None:
-            last = min(first + _ROWS, len(rows))
-            solve(rows, others, gram, extra.indptr, extra.indices, extra.data, first, last, self.steps)
-
-        with ThreadPoolExecutor(config.threads()) as pool:
-            list(pool.map(task, range(0, len(rows), _ROWS)))
-
 
 def _gram(factors: F32, regularization: float) -> F32:
     gram: F32 = factors.T @ factors
     gram[np.diag_indices(len(gram))] += np.float32(regularization)
     return gram
-
-
-@cache
-def _kernel() -> Any:
-    """The native solver; numba is imported at the first fit, not with the package."""
-    import numba
-
-    @numba.njit(nogil=True, fastmath=True, cache=True)
-    def product(x, others, gram, indices, extra, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-        """out = (gram + sum_j extra_j y_j y_j') x"""
-        factors = len(x)
-        for f in range(factors):
-            s = np.float32(0)
-            for g in range(factors):
-                s += gram[f, g] * x[g]
-            out[f] = s
-        for e in range(len(indices)):
-            y = others[indices[e]]
-            s = np.float32(0)
-            for f in range(factors):
-                s += y[f] * x[f]
-            s *= extra[e]
-            for f in range(factors):
-                out[f] += s * y[f]
-
-    @numba.njit(nogil=True, fastmath=True, cache=True)
-    def solve(rows, others, gram, indptr, indices, extra, first, last, steps):  # type: ignore[no-untyped-def]  # pragma: no cover
-        factors = rows.shape[1]
-        r, p, ap = np.empty(factors, np.float32), np.empty(factors, np.float32), np.empty(factors, np.float32)
-        for u in range(first, last):
-            begin, end = indptr[u], indptr[u + 1]
-            x = rows[u]
-            if begin == end:
-                x[:] = 0
-                continue
-            mine, mine_extra = indices[begin:end], extra[begin:end]
-            product(x, others, gram, mine, mine_extra, ap)
-            r[:] = -ap
-            for e in range(len(mine)):
-                y = others[mine[e]]
-                for f in range(factors):
-                    r[f] += (1 + mine_extra[e]) * y[f]
-            p[:] = r
-            rr = np.float32(0)
-            for f in range(factors):
-                rr += r[f] * r[f]
-            for _ in range(steps):
-                if rr < 1e-20:
-                    break
-                product(p, others, gram, mine, mine_extra, ap)
-                pap = np.float32(0)
-                for f in range(factors):
-                    pap += p[f] * ap[f]
-                a = rr / pap
-                after = np.float32(0)
-                for f in range(factors):
-                    x[f] += a * p[f]
-                    r[f] -= a * ap[f]
-                    after += r[f] * r[f]
-                b = after / rr
-                for f in range(factors):
-                    p[f] = r[f] + b * p[f]
-                rr = after
-
-    return solve

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fastrec.models._decay import check_decay, resolve_decay
+from fastrec.models._decay import check_decay, decay_variants, resolve_decay
 from fastrec.types import DenseSource, Embeddings, Interactions
 
 
@@ -20,6 +20,8 @@ class Content:
 
     def __post_init__(self) -> None:
         check_decay(self.name, self.decay)
+
+    variants = decay_variants
 
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> DenseSource | None:
         """The embeddings as they are; None where no item has content."""

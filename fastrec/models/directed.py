@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from fastrec.errors import ConfigError
-from fastrec.models._decay import check_decay, resolve_decay
+from fastrec.models._decay import check_decay, decay_variants, resolve_decay
 from fastrec.models._neighbors import neighbors
 from fastrec.types import Embeddings, Interactions, SparseSource
 
@@ -45,6 +45,8 @@ class Directed:
         if not 0 <= self.popularity < np.inf:
             raise ConfigError(f"[directed] popularity={self.popularity!r}, expected a number >= 0")
         check_decay(self.name, self.decay)
+
+    variants = decay_variants
 
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> SparseSource:
         n = interactions.n_items

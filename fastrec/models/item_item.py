@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from fastrec.errors import ConfigError
-from fastrec.models._decay import check_decay, resolve_decay
+from fastrec.models._decay import check_decay, decay_variants, resolve_decay
 from fastrec.models._neighbors import neighbors
 from fastrec.types import Csr, Embeddings, Interactions, SparseSource
 
@@ -45,6 +45,8 @@ class ItemItem:
         if not (self.shrinkage >= 0 and np.isfinite(self.shrinkage)):
             raise ConfigError(f"[item_item] shrinkage={self.shrinkage!r}, expected a number >= 0")
         check_decay(self.name, self.decay)
+
+    variants = decay_variants
 
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> SparseSource:
         likes = interactions.select(interactions.weights > 0)

@@ -8,8 +8,8 @@ import numpy as np
 from fastrec.errors import ConfigError
 from fastrec.types import F64, BiasSource, Embeddings, Interactions
 
-#: Half-lives that "auto" chooses from, in days: a week, a month, a quarter, a year, for ever.
-HALF_LIVES = (7.0, 30.0, 90.0, 365.0, np.inf)
+#: Half-lives that "auto" chooses from, in days.
+HALF_LIVES = (1.0, 3.0, 7.0, 30.0, 90.0, 365.0, np.inf)
 _DAY = 86400.0
 
 
@@ -18,7 +18,8 @@ class Popularity:
     """Settings of the popularity source."""
 
     half_life: float | str | None = "auto"
-    """Days, None for no decay, or "auto": the one under which the newest tenth of the events is most likely."""
+    """Days; None or infinity for no decay; "auto": learned, and without a holdout to learn from the one under
+    which the newest tenth of the events is most likely."""
 
     name: ClassVar[str] = "popularity"
 
@@ -28,6 +29,13 @@ class Popularity:
             return
         if isinstance(h, bool) or not isinstance(h, (int, float)) or not h > 0:
             raise ConfigError(f"[popularity] half_life={h!r}, expected days > 0, None or 'auto'")
+
+    def variants(self, source: BiasSource, interactions: Interactions) -> list[tuple["Popularity", BiasSource]]:
+        """(settings, source) for every half-life that "auto" may mean."""
+        if self.half_life != "auto":
+            return [(self, source)]
+        models = [Popularity(half_life) for half_life in HALF_LIVES]
+        return [(model, model.fit(interactions, None, "next")) for model in models]
 
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> BiasSource:
         """log(1 + decayed count), the count scaled so that all items together keep their number of events."""
