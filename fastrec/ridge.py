@@ -19,6 +19,8 @@ from fastrec.types import F32, I32
 _TASK = 256
 #: A residual this small beside the right side ends a row.
 _TOLERANCE = 1e-5
+#: A right side whose squared length is below this is nothing: its squares would be lost among denormal numbers.
+_NOTHING = 1e-24
 
 
 def solve(
@@ -55,7 +57,7 @@ def _kernel() -> Any:
     """The compiled solver; numba is imported with the first call, not with the package."""
     import numba
 
-    @numba.njit(nogil=True, fastmath=True, cache=True)
+    @numba.njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
     def product(x, others, gram, indices, extra, out):  # type: ignore[no-untyped-def]  # pragma: no cover
         """out = (gram + sum_j extra_j y_j y_j') x"""
         for f in range(len(x)):
@@ -72,7 +74,7 @@ def _kernel() -> Any:
             for f in range(len(x)):
                 out[f] += s * y[f]
 
-    @numba.njit(nogil=True, fastmath=True, cache=True)
+    @numba.njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
     def run(  # type: ignore[no-untyped-def]  # pragma: no cover
         rows, others, gram, indptr, indices, right, extra, first, last, steps
     ):
@@ -94,7 +96,7 @@ def _kernel() -> Any:
             bb = np.float32(0)
             for f in range(d):
                 bb += b[f] * b[f]
-            if bb == 0:
+            if bb < _NOTHING:
                 x[:] = 0
                 continue
             product(x, others, gram, mine, mine_extra, ap)
