@@ -22,8 +22,8 @@ __all__ = ["global_time", "leave_one_out"]
 
 def global_time(
     interactions: Any,
-    *,
     quantile: float = 0.9,
+    *,
     timestamp: str = "timestamp",
 ) -> tuple[Any, Any]:
     """(train, test): test is every event later than the quantile of all times.
