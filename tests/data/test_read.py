@@ -111,7 +111,7 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_parts_with_other_columns(tmp_path):
     folder = parts(tmp_path / "f")
     FRAME.select("user_id").write_parquet(folder / "part-2.parquet")
-    with pytest.raises(DataError, match="3 files .* have different columns"):
+    with pytest.raises(DataError, match=r"3 files .* have different columns"):
         read(folder)
 
 
