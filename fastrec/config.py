@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import cache
 from pathlib import Path
 
 from fastrec.errors import ConfigError
@@ -25,6 +26,7 @@ def threads(asked: int | None = None) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), _cgroup_cpus()))
 
 
+@cache
 def _cgroup_cpus() -> int:
     """CPUs that the cgroup v2 quota allows, rounded up; a large number where there is no quota."""
     try:
