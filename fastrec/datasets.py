@@ -9,8 +9,10 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import polars as pl
@@ -48,6 +50,13 @@ _GENRES = [
     "War",
     "Western",
 ]
+
+
+#: What fetching and unpacking may raise; zipfile reports a password as RuntimeError, Rust panics with no Exception.
+_BROKEN = (
+    *(OSError, HTTPException, subprocess.SubprocessError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError),
+    *(pl.exceptions.PolarsError, pl.exceptions.PanicException),
+)
 
 
 @dataclass(frozen=True)
@@ -91,13 +100,7 @@ def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, source: 
     for way, fetch in ways:
         try:
             data = _parse(name, zipfile.ZipFile(io.BytesIO(fetch())))
-        except (
-            OSError,
-            subprocess.SubprocessError,
-            zipfile.BadZipFile,
-            KeyError,
-            pl.exceptions.PolarsError,
-        ) as error:
+        except _BROKEN as error:
             tried.append(f"{way}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}")
             continue
         _write_cache(data, folder)
@@ -208,7 +211,7 @@ def _read_cache(name: str, folder: Path) -> Dataset | None:
     try:
         tables = {t: pl.read_parquet(folder / f"{t}.parquet") for t in _TABLES if (folder / f"{t}.parquet").exists()}
         return Dataset(name, tables["interactions"], tables["items"], tables["users"], tables.get("knowledge"))
-    except (KeyError, OSError, pl.exceptions.PolarsError):
+    except _BROKEN:
         return None
 
 

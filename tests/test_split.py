@@ -98,3 +98,50 @@ def test_bad_input():
         split.global_time({"timestamp": ["soon"]})
     with pytest.raises(DataError, match=r"\[leave_one_out\] interactions is int"):
         split.leave_one_out(7)
+
+
+@pytest.mark.parametrize("make", [list, tuple, pd.DataFrame, pl.DataFrame])
+def test_rows_come_back_as_they_were(make):
+    rows = [{"user_id": "a", "timestamp": 2, "x": ["odd"]}, {"user_id": "a", "timestamp": 1, "x": ["even"]}]
+    train, test = split.leave_one_out(make(rows))
+    if make in (list, tuple):
+        assert test[0] is rows[0] and train[0] is rows[1]
+    else:
+        assert list(test["x"][test.index[0]] if make is pd.DataFrame else test["x"][0]) == ["odd"]
+
+
+def test_columns_that_no_split_needs():
+    frame = pd.DataFrame({"user_id": ["a", "a"], "timestamp": [1, 2], "x": ["mixed", 3]})
+    assert split.global_time(frame, np.float32(0.5))[1]["x"].tolist() == [3]
+    rows = frame.to_dict("records")
+    assert split.leave_one_out(rows)[1] == rows[1:]
+
+
+def test_whole_numbers_beside_nulls_are_not_rounded():
+    train, test = split.leave_one_out({"user_id": [2**60 + 1, None, 2**60 + 1], "timestamp": [1, 2, 3]})
+    assert train["user_id"].tolist() == [2**60 + 1, None] and test["user_id"].tolist() == [2**60 + 1]
+
+
+def test_a_record_batch():
+    train, test = split.global_time(pa.RecordBatch.from_pydict({"timestamp": [1, 3, 2]}), 0.5)
+    assert isinstance(test, pa.RecordBatch) and test["timestamp"].to_pylist() == [3]
+    assert train["timestamp"].to_pylist() == [1, 2]
+
+
+def test_all_times_equal_leave_nothing_to_test():
+    train, test = split.global_time({"timestamp": [5, 5, 5]})
+    assert train["timestamp"].tolist() == [5, 5, 5] and len(test["timestamp"]) == 0
+
+
+def test_leave_one_out_wants_the_times_it_is_told_of():
+    with pytest.raises(DataError, match=r"\[leave_one_out\] interactions: no column 'ts'"):
+        split.leave_one_out({"user_id": ["a", "a"]}, timestamp="ts")
+    with pytest.raises(DataError, match="column 'timestamp' has no valid time"):
+        split.leave_one_out({"user_id": ["a", "a"], "timestamp": [None, -1]})
+
+
+@pytest.mark.parametrize("call", [split.global_time, split.leave_one_out])
+def test_a_column_that_stands_there_twice(call):
+    twice = pd.DataFrame([["a", 1, 2]], columns=["user_id", "timestamp", "timestamp"])
+    with pytest.raises(DataError, match=rf"\[{call.__name__}\] interactions: column 'timestamp' stands there twice"):
+        call(twice)

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from fastrec.data import checks
 from fastrec.data.checks import Place
+from fastrec.data.files import FOREIGN
 from fastrec.data.read import read
 from fastrec.data.vocab import Vocab
 from fastrec.types import Catalog
@@ -19,15 +20,19 @@ _NOT_TEXT = ("image", "audio", "url", "link")
 
 
 def read_items(
-    source: Any, item_id: str, events: Vocab, strict: bool, where: str, counts: dict[str, Any]
+    source: Any,
+    item_id: str,
+    events: Vocab,
+    strict: bool,
+    where: str,
+    counts: dict[str, Any],
+    notes: list[str],
 ) -> pl.DataFrame:
-    """The items table with clean, unique ids in the column "item_id"; what was dropped goes to ``counts``."""
+    """The items with clean, unique ids in the column "item_id"; ``counts`` and ``notes`` tell what was dropped."""
     frame = read(source, where=where, what="items")
     place = Place(where, "items", item_id)
     ids = checks.ids(checks.column(frame, item_id, "item_id", where, "items"), place)
-    if len(ids) and ids.null_count() < len(ids) and (ids.dtype == pl.Int64) != events.is_int:
-        kinds = ("int", "str") if events.is_int else ("str", "int")
-        raise place.error(f"ids are {kinds[1]} here but {kinds[0]} in interactions; expected one kind", 0)
+    ids = checks.same_kind(ids, events, place)
     missing = ids.is_null()
     repeated = ~ids.is_first_distinct() & ~missing
     if strict:
@@ -37,27 +42,64 @@ def read_items(
             raise place.error(f"the id {ids[row]!r} stands there twice", row)
     counts["missing_item_ids_dropped"] = int(missing.sum())
     counts["duplicate_items_dropped"] = int(repeated.sum())
-    others = frame.drop(item_id)
-    return others.with_columns(ids.alias("item_id")).select("item_id", *others.columns).filter(~(missing | repeated))
+    columns = [ids.alias("item_id")]
+    for series in frame.drop(item_id).get_columns():
+        usual = _usual(series, Place(where, "items", series.name), notes)
+        if usual is not None and series.name == "item_id":
+            notes.append(f"items: column 'item_id' is left out: {item_id!r} holds the ids")
+        elif usual is not None:
+            columns.append(usual)
+    return pl.DataFrame(columns).filter(~(missing | repeated))
 
 
-def align(table: pl.DataFrame | None, events: Vocab, item_id: str, counts: dict[str, Any]) -> tuple[Catalog, Vocab]:
+def align(table: pl.DataFrame | None, events: Vocab, counts: dict[str, Any]) -> tuple[Catalog, Vocab]:
     """(catalog of all items, their vocabulary): first those of the events, then the others of the table."""
     known = pl.DataFrame({"item_id": events.series})
     if table is None:
         return Catalog(known.to_arrow(compat_level=pl.CompatLevel.oldest())), events
     cold = table["item_id"].filter(~table["item_id"].is_in(events.series.implode()))
-    vocab = Vocab(pl.concat([events.series, cold.cast(events.series.dtype).alias("id")]))
+    vocab = Vocab(pl.concat([events.series, cold.alias("id")]))
     counts["unknown_items"] = len(events) - (table.height - len(cold))
     aligned = pl.DataFrame({"item_id": vocab.series}).join(table, on="item_id", how="left", maintain_order="left")
     text, labels, vectors = _classify(aligned)
-    for name in vectors:
-        aligned = aligned.with_columns(_fixed_width(aligned[name]))
     readable = [_blank(aligned[name]) for name in (*text, *labels)]
     if readable:
         counts["empty_texts"] = int(np.logical_and.reduce([b.to_numpy() for b in readable]).sum())
     arrow = aligned.to_arrow(compat_level=pl.CompatLevel.oldest())
     return Catalog(pa.table(arrow), tuple(text), tuple(labels), tuple(vectors)), vocab
+
+
+def _usual(series: pl.Series, place: Place, notes: list[str]) -> pl.Series | None:
+    """A column in the one form that later stages know: labels as List(String), vectors as Array of float.
+
+    None, with a note, for what no file could keep. Raises DataError for a vector that is not finite.
+    """
+    dtype = series.dtype
+    if isinstance(dtype, (pl.List, pl.Array)) and dtype.inner in (pl.String, pl.Categorical, pl.Enum):
+        return series.cast(pl.List(pl.String))
+    if isinstance(dtype, pl.List) and dtype.inner is not None and dtype.inner.is_float():
+        widths = series.drop_nulls().list.len().unique().to_list()
+        if len(widths) == 1 and widths[0]:
+            series = series.cast(pl.Array(dtype.inner, widths[0]))
+        elif len(widths):
+            notes.append(
+                f"items: column {series.name!r} holds lists of {min(widths)} to {max(widths)} numbers: no vectors"
+            )
+    if _is_vector(series.dtype):
+        values = series.drop_nulls().explode()
+        finite = values.is_finite().fill_null(False).to_numpy().reshape(-1, series.dtype.size).all(axis=1)  # type: ignore[attr-defined]
+        if not finite.all():
+            row = int(np.flatnonzero(series.is_not_null().to_numpy())[np.flatnonzero(~finite)[0]])
+            raise place.error("the vector holds NaN, infinity or null", row)
+        return series
+    try:  # Object and 128-bit columns have no place in an Arrow file
+        unknown = dtype == pl.Object or series.clear().to_arrow(compat_level=pl.CompatLevel.oldest()) is None
+    except FOREIGN:
+        unknown = True
+    if unknown:
+        notes.append(f"items: column {series.name!r} is left out: it holds {dtype}, which no file can keep")
+        return None
+    return series
 
 
 def _classify(table: pl.DataFrame) -> tuple[list[str], list[str], list[str]]:
@@ -72,7 +114,7 @@ def _classify(table: pl.DataFrame) -> tuple[list[str], list[str], list[str]]:
             labels.append(name)
         elif dtype == pl.String:
             (text if name.lower() in _TEXT_NAMES or _is_prose(table[name]) else labels).append(name)
-        elif isinstance(dtype, (pl.List, pl.Array)) and dtype.inner is not None and _is_vector(table[name]):
+        elif _is_vector(dtype):
             vectors.append(name)
     place = {name: i for i, name in enumerate(_TEXT_NAMES)}
     text.sort(key=lambda name: place.get(name.lower(), len(place)))  # stable: others keep their order
@@ -85,18 +127,9 @@ def _is_prose(series: pl.Series) -> bool:
     return isinstance(words, float) and words > 5
 
 
-def _is_vector(series: pl.Series) -> bool:
-    """Whether a list column holds float vectors of one width."""
-    if not series.dtype.inner.is_float():  # type: ignore[attr-defined]
-        return False
-    return isinstance(series.dtype, pl.Array) or series.drop_nulls().list.len().n_unique() == 1
-
-
-def _fixed_width(series: pl.Series) -> pl.Series:
-    if isinstance(series.dtype, pl.Array):
-        return series
-    width = int(series.drop_nulls().list.len()[0])
-    return series.cast(pl.Array(series.dtype.inner, width))  # type: ignore[attr-defined]
+def _is_vector(dtype: pl.DataType) -> bool:
+    """Whether a column holds float vectors of one width."""
+    return isinstance(dtype, pl.Array) and dtype.size > 0 and dtype.inner.is_float()
 
 
 def _blank(series: pl.Series) -> pl.Series:

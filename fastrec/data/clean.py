@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 
 from fastrec.data import catalog as catalogs
-from fastrec.data import checks
+from fastrec.data import checks, merge
 from fastrec.data.checks import Place
 from fastrec.data.columns import Columns
 from fastrec.data.read import read
 from fastrec.data.vocab import Vocab, encode
 from fastrec.errors import ConfigError, DataError
-from fastrec.types import F32, F64, I32, I64, Catalog, Interactions, Report
+from fastrec.types import F64, Catalog, Interactions, Report
 
 #: How much one event of a kind says about liking; 0 is seen but not liked. Other kinds weigh 1.
 DEFAULT_EVENT_WEIGHTS: dict[str, float] = {
@@ -30,8 +30,6 @@ DEFAULT_EVENT_WEIGHTS: dict[str, float] = {
     "search": 0.5,
     "view": 1.0,
 }
-#: Most that the events of one user with one item may weigh together: a film played daily is no better than ten.
-_MOST_WEIGHT = 10.0
 _DAY = 86400.0
 
 
@@ -71,12 +69,10 @@ def clean(
     Raises DataError naming table, column and row, ConfigError for a setting out of range.
     """
     c = columns or Columns()
-    weights = _event_weights(event_weights)
-    if half_life is not None and not (
-        isinstance(half_life, (int, float)) and half_life > 0 and math.isfinite(half_life)
-    ):
+    weights = _event_weights(event_weights, where)
+    if half_life is not None and not (_finite(half_life) and half_life > 0):
         raise ConfigError(f"[{where}] half_life={half_life!r}, expected days > 0 or None")
-    frame = read(interactions, where=where)
+    frame = read(interactions, where=where, only=c.all)
     counts: dict[str, Any] = {"rows_read": frame.height}
     notes: list[str] = []
     if frame.height == 0 and {c.user_id, c.item_id} <= {*frame.columns}:
@@ -85,26 +81,27 @@ def clean(
     if half_life is not None and not timed:
         raise ConfigError(f"[{where}] half_life={half_life} needs the column {c.timestamp!r}")
     if events.height == 0:
+        lack, bad = counts["missing_ids_dropped"], counts["bad_timestamps_dropped"]
         raise DataError(
-            f"[{where}] interactions: none of the {frame.height:,} rows is left: {counts['missing_ids_dropped']:,} "
-            f"lack {c.user_id!r} or {c.item_id!r}, {counts['bad_timestamps_dropped']:,} have no {c.timestamp!r} between the "
-            "years 1970 and 2100",
-            column=c.user_id if counts["missing_ids_dropped"] else c.timestamp,
+            f"[{where}] interactions: none of the {frame.height:,} rows is left: {lack:,} lack {c.user_id!r} or "
+            f"{c.item_id!r}, {bad:,} have no {c.timestamp!r} between the years 1970 and 2100",
+            column=c.user_id if lack else c.timestamp,
         )
-    before = events.height
-    events = _without_duplicates(events)
-    counts["duplicates_dropped"] = before - events.height
+    user_vocab, user_rows = encode(events["user"])
+    item_vocab, item_rows = encode(events["item"])
+    first = merge.first_of_duplicates(user_rows, item_rows, events.drop("user", "item"))
+    counts["duplicates_dropped"] = 0 if first is None else int((~first).sum())
+    if first is not None:
+        events, user_rows, item_rows = events.filter(pl.Series(first)), user_rows[first], item_rows[first]
     strength = _weights(events, weights, notes)
     when = events["time"].to_numpy() if timed else np.arange(events.height, dtype=np.float64)
     if half_life is not None:
         strength = strength * np.exp2(-(when.max() - when) / (half_life * _DAY))
-    user_vocab, user_rows = encode(events["user"])
-    item_vocab, item_rows = encode(events["item"])
-    table = None if items is None else catalogs.read_items(items, c.item_id, item_vocab, strict, where, counts)
-    catalog, item_vocab = catalogs.align(table, item_vocab, c.item_id, counts)
     if users is not None:
-        notes.append(f"users table: {_check_users(users, c, where):,} rows; no model of this version reads it")
-    merged = _merge(user_rows, item_rows, when, strength, len(user_vocab), len(item_vocab))
+        notes.append(_check_users(users, c, user_vocab, where))
+    table = None if items is None else catalogs.read_items(items, c.item_id, item_vocab, strict, where, counts, notes)
+    catalog, item_vocab = catalogs.align(table, item_vocab, counts)
+    merged = merge.merge(user_rows, item_rows, when, strength, len(user_vocab), len(item_vocab))
     counts["repeats_merged"] = events.height - len(merged.items)
     report = Report(
         **counts, users=len(user_vocab), items=len(item_vocab), events=len(merged.items), notes=tuple(notes)
@@ -112,12 +109,23 @@ def clean(
     return Cleaned(merged, catalog, user_vocab, item_vocab, report)
 
 
-def _event_weights(given: Mapping[str, float] | None) -> dict[str, float]:
+def _finite(number: Any) -> bool:
+    """Whether this is a number, and one that float64 can hold."""
+    if isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating)):
+        return False
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an int of more than 308 digits
+        return False
+
+
+def _event_weights(given: Mapping[str, float] | None, where: str) -> dict[str, float]:
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f"[{where}] event_weights is {type(given).__name__}, expected {{kind: weight}} or None")
     for kind, weight in (given or {}).items():
-        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-        if not isinstance(kind, str) or not number or not (weight >= 0 and math.isfinite(weight)):
-            raise ConfigError(f"[fit] event_weights[{kind!r}]={weight!r}, expected a finite number >= 0")
-    return DEFAULT_EVENT_WEIGHTS | {kind.lower(): float(w) for kind, w in (given or {}).items()}
+        if not isinstance(kind, str) or not _finite(weight) or weight < 0:
+            raise ConfigError(f"[{where}] event_weights[{kind!r}]={weight!r}, expected a finite number >= 0")
+    return DEFAULT_EVENT_WEIGHTS | {kind.strip().lower(): float(w) for kind, w in (given or {}).items()}
 
 
 def _events(
@@ -125,6 +133,8 @@ def _events(
 ) -> tuple[pl.DataFrame, bool]:
     """(the recognised columns under our own names without bad rows, whether there are timestamps)."""
     parts = {}
+    for ours, name in c.renamed.items():
+        checks.column(frame, name, ours, where, "interactions")
     for ours, name, keyword in (("user", c.user_id, "user_id"), ("item", c.item_id, "item_id")):
         values = checks.column(frame, name, keyword, where, "interactions")
         parts[ours] = checks.ids(values, Place(where, "interactions", name))
@@ -134,7 +144,7 @@ def _events(
     if value is not None:
         parts["value"] = checks.numbers(frame[value], Place(where, "interactions", value))
     if c.text in frame.columns:
-        parts["text"] = frame[c.text]
+        parts["text"] = checks.texts(frame[c.text], Place(where, "interactions", c.text))
     timed = c.timestamp in frame.columns
     if timed:
         parts["time"] = checks.times(frame[c.timestamp], Place(where, "interactions", c.timestamp))
@@ -156,15 +166,6 @@ def _events(
     return (events.filter(~drop) if drop.any() else events), timed
 
 
-def _without_duplicates(events: pl.DataFrame) -> pl.DataFrame:
-    """The first of rows that are equal in every column; texts that cannot be compared stay."""
-    comparable = [n for n, t in events.schema.items() if not t.is_nested() and t != pl.Object]
-    # Counting is much faster than finding, and most data has no duplicates.
-    if events.select(pl.struct(comparable).n_unique()).item() == events.height:
-        return events
-    return events.unique(comparable, keep="first", maintain_order=True)
-
-
 def _weights(events: pl.DataFrame, weights: dict[str, float], notes: list[str]) -> F64:
     """Weight of every event, float64 [n]."""
     if "kind" not in events.columns:
@@ -184,25 +185,13 @@ def _weights(events: pl.DataFrame, weights: dict[str, float], notes: list[str]) 
     return np.asarray(base * strength.to_series().to_numpy(), np.float64)
 
 
-def _check_users(users: Any, c: Columns, where: str) -> int:
+def _check_users(users: Any, c: Columns, events: Vocab, where: str) -> str:
+    """The note on a users table; DataError where it cannot be one."""
     frame = read(users, where=where, what="users")
-    checks.ids(checks.column(frame, c.user_id, "user_id", where, "users"), Place(where, "users", c.user_id))
-    return frame.height
-
-
-def _merge(user: I32, item: I32, time: F64, weight: F64, n_users: int, n_items: int) -> Interactions:
-    """One entry per (user, item), by user and time, equal times in the order of the input."""
-    order: I64 = np.lexsort((time, user)) if not _sorted(user, time) else np.arange(len(user))
-    key = user[order].astype(np.int64) * n_items + item[order]
-    table = pl.DataFrame({"key": key, "weight": weight[order]}).with_row_index("place")
-    if table["key"].n_unique() < table.height:
-        table = table.group_by("key").agg(pl.col("place").max(), pl.col("weight").sum()).sort("place")
-        order = order[table["place"].to_numpy()]
-    strengths: F32 = np.minimum(table["weight"].to_numpy(), _MOST_WEIGHT).astype(np.float32)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(user[order], minlength=n_users))]).astype(np.int64)
-    return Interactions(indptr, item[order], time[order], strengths, n_items)
-
-
-def _sorted(user: I32, time: F64) -> bool:
-    step = np.diff(user)
-    return bool(((step > 0) | ((step == 0) & (np.diff(time) >= 0))).all())
+    place = Place(where, "users", c.user_id)
+    ids = checks.same_kind(checks.ids(checks.column(frame, c.user_id, "user_id", where, "users"), place), events, place)
+    known = ids.drop_nulls().n_unique()
+    return (
+        f"users table: {frame.height:,} rows, {frame.height - known:,} without an id or with a repeated one; "
+        "no model of this version reads it"
+    )

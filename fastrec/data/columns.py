@@ -24,3 +24,13 @@ class Columns:
                 raise ConfigError(f"[columns] {field.name}={name!r}, expected the name of a column")
         if len(set(names)) != len(names):
             raise ConfigError(f"[columns] names {names} repeat, expected one column each")
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every name that cleaning looks for."""
+        return (*(getattr(self, f.name) for f in fields(self)), "rating")
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """{our own name: the caller's} where they differ: such a column was asked for and must be there."""
+        return {f.name: name for f in fields(self) if (name := getattr(self, f.name)) != f.default}

@@ -1,8 +1,8 @@
 """Reading: any table that callers have -> one polars DataFrame, columns as they came."""
 
-import glob
+import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,83 +11,112 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 
+from fastrec.data import files
+from fastrec.data.files import FOREIGN, first_line
 from fastrec.errors import DataError
 
-_READERS = {
-    ".parquet": pl.read_parquet,
-    ".csv": lambda path: pl.read_csv(path, infer_schema_length=10_000, raise_if_empty=True),
-    ".tsv": lambda path: pl.read_csv(path, separator="\t", infer_schema_length=10_000, raise_if_empty=True),
-    ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=10_000),
-    ".ndjson": lambda path: pl.read_ndjson(path, infer_schema_length=10_000),
-}
 _KINDS = "a pandas, polars or pyarrow table, a dict of arrays, a list of dicts, or a path"
 
 
-def read(source: Any, *, where: str = "fit", what: str = "interactions") -> pl.DataFrame:
+def read(
+    source: Any, *, where: str = "fit", what: str = "interactions", only: Collection[str] | None = None
+) -> pl.DataFrame:
     """The table as polars, rows in the order of the input (files of a folder in the order of their names).
 
     source: pandas, polars (eager or lazy) or pyarrow table, dict of arrays, list of dicts, or path to a
         parquet, csv, tsv, jsonl file, a folder of them or a glob
-    Raises DataError for any other type, a file that is missing or cannot be read, and unequal lengths.
+    only: the columns that matter; others keep their name, and may hold nulls instead of what was there
+    Raises DataError for any other type, a file that is missing or cannot be read, values that make no column,
+    and unequal lengths.
     """
     if isinstance(source, pl.DataFrame):
-        return source
+        objects = pl.Object in source.dtypes
+        return _from_columns(source.to_dict().items(), where, what, only) if objects else source
     if isinstance(source, pl.LazyFrame):
-        return source.collect()
+        try:
+            return read(source.collect(), where=where, what=what, only=only)
+        except FOREIGN as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"[{where}] {what}: the lazy frame cannot be collected: {first_line(error)}") from error
     if isinstance(source, (str, os.PathLike)):
-        return _read_path(os.fspath(source), where, what)
-    if isinstance(source, pd.DataFrame):
-        return _from_columns({str(name): source[name] for name in source.columns}, where, what)
+        return _read_path(os.fspath(source), where, what, only)
+    if isinstance(source, pd.DataFrame):  # by place: a name may stand there twice
+        columns = ((name, source.iloc[:, i]) for i, name in enumerate(source.columns))
+        return _from_columns(columns, where, what, only)
     if isinstance(source, (pa.Table, pa.RecordBatch)):
-        frame = pl.from_arrow(source)
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        return _from_columns(zip(source.schema.names, source.columns, strict=True), where, what, only)
     if isinstance(source, Mapping):
-        return _from_columns(source, where, what)
+        return _from_columns(source.items(), where, what, only)
     if isinstance(source, Sequence) and not isinstance(source, bytes) and all(isinstance(r, Mapping) for r in source):
-        names = dict.fromkeys(str(name) for row in source for name in row)
-        return _from_columns({name: [row.get(name) for row in source] for name in names}, where, what)
+        names = dict.fromkeys(name for row in source for name in row)
+        return _from_columns(((name, [row.get(name) for row in source]) for name in names), where, what, only)
     raise DataError(f"[{where}] {what} is {type(source).__name__}, expected {_KINDS}")
 
 
-def _read_path(path: str, where: str, what: str) -> pl.DataFrame:
-    if os.path.isdir(path):
-        files = sorted(str(p) for p in Path(path).iterdir() if p.suffix.lower() in _READERS)
-    elif glob.has_magic(path) and not os.path.exists(path):
-        files = sorted(glob.glob(path, recursive=True))
-    else:
-        files = [path]
-    if not files:
-        raise DataError(f"[{where}] {what}: no {', '.join(_READERS)} file at {path}")
-    frames = [_read_file(file, where, what) for file in files]
-    if len(frames) == 1:
-        return frames[0]
+def _read_path(path: str, where: str, what: str, only: Collection[str] | None) -> pl.DataFrame:
+    frames: dict[str, pl.DataFrame] = {}
+    for file in files.find(path, where, what):
+        table = files.load(file, where, what, only)
+        frames[file] = read(table, where=where, what=f"{what}: {file}", only=only)
+    first, head = next(iter(frames.items()))
+    for file, frame in frames.items():
+        ours, theirs = ({n for n in f.columns if only is None or n in only} for f in (frame, head))
+        if ours != theirs:
+            name = min(ours ^ theirs)
+            raise DataError(
+                f"[{where}] {what}: the {len(frames)} files at {path} have different columns: {name!r} is only in "
+                f"{Path(file if name in ours else first).name}, not in {Path(first if name in ours else file).name}",
+                column=name,
+            )
+        for name in sorted(ours):
+            if len({"any", _kind(frame[name].dtype), _kind(head[name].dtype)}) > 2:
+                raise DataError(
+                    f"[{where}] {what}: column {name!r} is {frame[name].dtype} in {Path(file).name}, "
+                    f"{head[name].dtype} in {Path(first).name}; expected one kind",
+                    column=name,
+                )
     try:
-        return pl.concat(frames, how="vertical_relaxed")
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"[{where}] {what}: the {len(files)} files at {path} have different columns: {error}"
-        ) from error
+        return pl.concat(frames.values(), how="diagonal_relaxed") if len(frames) > 1 else head
+    except FOREIGN as error:
+        raise DataError(f"[{where}] {what}: the files at {path} do not fit together: {first_line(error)}") from error
 
 
-def _read_file(path: str, where: str, what: str) -> pl.DataFrame:
-    suffix = Path(path).suffix.lower()
-    if not os.path.exists(path):
-        raise DataError(f"[{where}] {what}: {path} does not exist")
-    if suffix not in _READERS:
-        raise DataError(f"[{where}] {what}: {path} ends in {suffix!r}, expected one of {', '.join(_READERS)}")
-    try:
-        frame: pl.DataFrame = _READERS[suffix](path)  # type: ignore[no-untyped-call]
-        return frame
-    # Arrow and polars report damage by many types, the Rust side as a panic that is no Exception.
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise DataError(f"[{where}] {what}: {path} cannot be read as {suffix[1:]}: {_first_line(error)}") from error
+def _kind(dtype: pl.DataType) -> str:
+    """What a column must be in all files; "any" fits everything."""
+    if dtype == pl.Null:
+        return "any"
+    if dtype.is_numeric():
+        return "number"
+    return "text" if dtype in (pl.String, pl.Categorical, pl.Enum) else str(dtype.base_type())
 
 
-def _from_columns(columns: Mapping[Any, Any], where: str, what: str) -> pl.DataFrame:
-    series = []
-    for name, values in columns.items():
-        series.append(_series(str(name), values, where, what))
+def _from_columns(
+    columns: Iterable[tuple[Any, Any]], where: str, what: str, only: Collection[str] | None
+) -> pl.DataFrame:
+    series: list[pl.Series] = []
+    for key, values in columns:
+        name = str(key)
+        scalar = isinstance(values, np.ndarray) and values.ndim == 0
+        if scalar or isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+            raise DataError(
+                f"[{where}] {what}: column {name!r} is {type(values).__name__}, expected an array or a list",
+                column=name,
+            )
+        if any(s.name == name for s in series):
+            raise DataError(f"[{where}] {what}: column {name!r} stands there twice", column=name)
+        if only is not None and name not in only:
+            series.append(pl.Series(name, [None]).new_from_index(0, len(values)))
+            continue
+        try:
+            series.append(_series(name, values, where, what))
+        except FOREIGN as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"[{where}] {what}: column {name!r} holds values that make no column: {first_line(error)}",
+                column=name,
+            ) from error
     lengths = {s.name: len(s) for s in series}
     if len(set(lengths.values())) > 1:
         raise DataError(f"[{where}] {what}: columns have different lengths: {lengths}")
@@ -96,35 +125,43 @@ def _from_columns(columns: Mapping[Any, Any], where: str, what: str) -> pl.DataF
 
 def _series(name: str, values: Any, where: str, what: str) -> pl.Series:
     """One column; DataError names the first row whose kind differs from the first value's."""
-    if isinstance(values, pl.Series):
+    if isinstance(values, pl.Series) and values.dtype != pl.Object:
         return values.alias(name)
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return pl.Series(name, values)
-    if isinstance(values, pd.Series):
-        if values.dtype != object:
+    if isinstance(values, (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)) and values.dtype != object:
+        try:
             return pl.Series(name, pa.Array.from_pandas(values))
-        values = values.tolist()
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind not in "OV":
-            return pl.Series(name, values)
-        values = values.tolist()
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
-        raise DataError(f"[{where}] {what}: column {name!r} is {type(values).__name__}, expected an array or a list")
-    listed = [_plain(v) for v in values]
+        except (pa.ArrowException, TypeError):  # sparse, complex, categories of several kinds: value by value
+            pass
+    if isinstance(values, np.ndarray) and values.dtype.kind not in "OV":
+        odd = values.dtype.kind == "M" and np.datetime_data(values.dtype)[0] not in ("D", "ms", "us", "ns")
+        return pl.Series(name, values.astype("datetime64[us]") if odd else values)
+    listed = [_plain(v) for v in (values.tolist() if hasattr(values, "tolist") else values)]
     _check_one_kind(name, listed, where, what)
-    try:
-        return pl.Series(name, listed, strict=False)
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+    missing = [v is None for v in listed]
+    if any(isinstance(v, np.ndarray) for v in listed):
+        return pl.Series(name, pa.array(listed, from_pandas=True))
+    series = pl.Series(name, listed, strict=False)
+    lost = series.is_null().to_numpy() & ~np.array(missing, np.bool_)
+    if lost.any():
+        row = int(lost.argmax())
         raise DataError(
-            f"[{where}] {what}: column {name!r} holds values that make no column: {_first_line(error)}",
+            f"[{where}] {what}: column {name!r} row {row}: {listed[row]!r} does not fit into {series.dtype}",
             column=name,
-        ) from error
+            row=row,
+        )
+    return series
 
 
 def _plain(value: Any) -> Any:
     """Numpy scalars as Python's own, every kind of missing value as None, lone surrogates as U+FFFD."""
     if value is None or value is pd.NA or value is pd.NaT:
         return None
+    if isinstance(value, np.ndarray):
+        return value if value.ndim == 1 else value.tolist()
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return value.astype(f"{'datetime' if isinstance(value, np.datetime64) else 'timedelta'}64[us]").item()
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and value != value:
@@ -134,12 +171,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _kind_of_value(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return "number"
+    if isinstance(value, str):
+        return "str"
+    if isinstance(value, datetime.datetime):
+        return "datetime" if value.tzinfo is None else "datetime with a zone"
+    return "list" if isinstance(value, (list, tuple, np.ndarray)) else type(value).__name__
+
+
 def _check_one_kind(name: str, values: list[Any], where: str, what: str) -> None:
     first = None
     for row, value in enumerate(values):
         if value is None:
             continue
-        kind = "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__
+        kind = _kind_of_value(value)
         if first is None:
             first = (kind, row)
         elif kind != first[0]:
@@ -149,7 +196,3 @@ def _check_one_kind(name: str, values: list[Any], where: str, what: str) -> None
                 column=name,
                 row=row,
             )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -25,7 +25,9 @@ class Vocab:
     @classmethod
     def from_ids(cls, ids: Sequence[Any]) -> "Vocab":
         """From a list of str or of int, each once."""
-        return cls(pl.Series("id", ids, dtype=pl.Int64 if len(ids) and isinstance(ids[0], int) else pl.String))
+        return cls(
+            pl.Series("id", ids, dtype=pl.Int64 if len(ids) and isinstance(ids[0], (int, np.integer)) else pl.String)
+        )
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -44,7 +46,7 @@ class Vocab:
         """Row of each id, int64 [n]; -1 for one that is unknown or of the other kind."""
         kind: Any = (int, np.integer) if self.is_int else str
         if len(ids) > _BULK:
-            plain = [i if isinstance(i, kind) and not isinstance(i, bool) else None for i in ids]
+            plain = [i if isinstance(i, kind) and not isinstance(i, bool) and _is_text(i) else None for i in ids]
             asked = pl.DataFrame({"id": pl.Series(plain, dtype=self._ids.dtype, strict=False)})
             known = pl.DataFrame({"id": self._ids}).with_row_index("row")
             joined = asked.join(known, on="id", how="left", maintain_order="left")["row"]
@@ -74,6 +76,11 @@ class Vocab:
         series = pl.from_arrow(table["id"].combine_chunks())
         assert isinstance(series, pl.Series)
         return cls(series)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a str can be written as UTF-8; with lone surrogates it is no id that was ever read."""
+    return not isinstance(value, str) or value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def encode(ids: pl.Series) -> tuple[Vocab, npt.NDArray[np.int32]]:

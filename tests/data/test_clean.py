@@ -1,10 +1,8 @@
 """Cleaning: each rule by itself, and all of them against a slow definition."""
 
-import datetime as dt
 import math
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import given
@@ -28,6 +26,7 @@ EVENT = st.tuples(
     st.sampled_from(["i1", "i2", "i3", None]),
     st.sampled_from([1.0, 2.0, 3.0, -1.0, float("nan"), 1e12]),
     st.sampled_from(["view", "purchase", "dislike", None]),
+    st.sampled_from([1.0, 2.0, 9.0, 100.0, -2.0, 0.0, None]),
 )
 
 
@@ -47,12 +46,15 @@ def reference(rows):
             kept.append(row)
     users = list(dict.fromkeys(r[0] for r in kept))
     items = list(dict.fromkeys(r[1] for r in kept))
+    values = {kind: [r[4] for r in kept if r[3] == kind and r[4] is not None] for _, _, _, kind, _ in kept}
+    means = {kind: sum(v) / len(v) if v else 0.0 for kind, v in values.items()}
     histories = {}
     for user in users:
         mine = sorted((r for r in kept if r[0] == user), key=lambda r: r[2])  # stable in the order of the input
         merged = {}
-        for _, item, time, kind in mine:
-            weight = DEFAULT_EVENT_WEIGHTS[kind] if kind else 1.0
+        for _, item, time, kind, value in mine:
+            strength = value / means[kind] if value is not None and means[kind] > 0 else 1.0
+            weight = (DEFAULT_EVENT_WEIGHTS[kind] if kind else 1.0) * min(max(strength, 0.0), 5.0)
             _, before = merged.pop(item, (0, 0.0))  # to the end: the last event is the one that counts
             merged[item] = (time, before + weight)
         counts["repeats_merged"] += len(mine) - len(merged)
@@ -63,9 +65,9 @@ def reference(rows):
 @given(st.lists(EVENT, min_size=1, max_size=25))
 def test_against_the_definition(rows):
     histories, items, counts = reference(rows)
-    table = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "event"], orient="row").cast(
-        {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Float64, "event": pl.String}
-    )
+    text, number = pl.String, pl.Float64
+    schema = {"user_id": text, "item_id": text, "timestamp": number, "event": text, "value": number}
+    table = pl.DataFrame(rows, schema=schema, orient="row")
     late = sum(row[2] > 4102444800 for row in rows)
     if not histories or 2 * late > sum(not math.isnan(row[2]) for row in rows):
         with pytest.raises(DataError):  # nothing left, or mostly in another unit
@@ -75,70 +77,15 @@ def test_against_the_definition(rows):
     assert cleaned.items.ids(range(len(cleaned.items))).tolist() == items
     assert cleaned.users.ids(range(len(cleaned.users))).tolist() == list(histories)
     for user, want in histories.items():
-        assert history(cleaned, user) == want
+        got = history(cleaned, user)
+        assert [e[:2] for e in got] == [e[:2] for e in want]
+        assert [e[2] for e in got] == pytest.approx([e[2] for e in want], rel=1e-6)
     assert {name: getattr(cleaned.report, name) for name in counts} == counts
     assert cleaned.report.rows_read == len(rows)
     assert cleaned.report.events == sum(map(len, histories.values()))
 
 
-# ---- ids
-
-
-def test_float_ids_that_are_whole_become_ints():
-    cleaned = clean(pd.DataFrame({"user_id": [1.0, np.nan, 3.0], "item_id": [7, 8, 9]}))
-    assert cleaned.users.ids([0, 1]).tolist() == [1, 3]
-    assert cleaned.report.missing_ids_dropped == 1
-
-
-@pytest.mark.parametrize(
-    ("ids", "message", "row"),
-    [
-        ([1.0, 2.5], "'user_id' row 1: id 2.5 is no whole number", 1),
-        ([True, False], "ids are Boolean, expected str or int", 0),
-        ([dt.date(2020, 1, 1), dt.date(2020, 1, 2)], "ids are Date", 0),
-        (np.array([1, 2**64 - 1], np.uint64), "row 1: id 18446744073709551615 does not fit into 64 bits", 1),
-    ],
-)
-def test_ids_that_are_none(ids, message, row):
-    with pytest.raises(DataError, match=message) as caught:
-        clean({"user_id": ids, "item_id": [1, 2]})
-    assert caught.value.column == "user_id" and caught.value.row == row
-
-
-def test_negative_and_large_ints_and_odd_strings():
-    ids = [-5, 2**62, 0]
-    assert clean({"user_id": ids, "item_id": ids}).users.ids(range(3)).tolist() == ids
-    words = [" ", "é😀", "a" * 10_000]
-    assert clean({"user_id": words, "item_id": words}).items.ids(range(3)).tolist() == words
-
-
-# ---- times
-
-
-@pytest.mark.parametrize(
-    "times",
-    [
-        [0, 86400, 172800],
-        [0.0, 86400.0, 172800.0],
-        ["0", "86400", "172800"],
-        ["1970-01-01 00:00:00", "1970-01-02 00:00:00", "1970-01-03 00:00:00"],
-        [dt.datetime(1970, 1, d) for d in (1, 2, 3)],
-        [dt.datetime(1970, 1, d, tzinfo=dt.UTC) for d in (1, 2, 3)],
-        [dt.date(1970, 1, d) for d in (1, 2, 3)],
-        pd.to_datetime(["1970-01-01", "1970-01-02", "1970-01-03"]).as_unit("ns").to_series(),
-        pd.to_datetime(["1970-01-01 02:00+02:00", "1970-01-02 02:00+02:00", "1970-01-03 02:00+02:00"]).to_series(),
-    ],
-)
-def test_every_kind_of_time(times):
-    cleaned = clean({"user_id": ["a"] * 3, "item_id": ["x", "y", "z"], "timestamp": times})
-    assert cleaned.interactions.times.tolist() == [0.0, 86400.0, 172800.0]
-
-
-@pytest.mark.parametrize(("factor", "unit"), [(1e3, "milliseconds"), (1e6, "microseconds"), (1e9, "nanoseconds")])
-def test_times_of_another_unit(factor, unit):
-    times = [int(1.6e9 * factor) + i for i in range(3)]
-    with pytest.raises(DataError, match=f"looks like {unit}; expected seconds: divide by"):
-        clean({"user_id": ["a"] * 3, "item_id": ["x", "y", "z"], "timestamp": times})
+# ---- order and weights
 
 
 def test_without_times_the_order_of_the_input_is_the_order_of_time():
@@ -146,9 +93,6 @@ def test_without_times_the_order_of_the_input_is_the_order_of_time():
     assert [item for item, *_ in history(cleaned, "a")] == ["x", "y"]  # the second x is an exact duplicate
     with pytest.raises(ConfigError, match="half_life=3 needs the column 'timestamp'"):
         clean({"user_id": ["a"], "item_id": ["x"]}, half_life=3)
-
-
-# ---- weights
 
 
 def test_weights_of_kinds_and_values():
@@ -196,7 +140,34 @@ def test_merged_weights_are_capped():
     assert cleaned.report.repeats_merged == 29
 
 
+@pytest.mark.parametrize("weights", [[("view", 1)], "view", 3, {"view": 10**400}, {"view": None}])
+def test_event_weights_that_are_none(weights):
+    with pytest.raises(ConfigError, match=r"\[fit\] event_weights"):
+        clean({"user_id": ["a"], "item_id": ["x"]}, event_weights=weights)
+
+
+def test_settings_of_numpy():
+    rows = {"user_id": ["a"] * 2, "item_id": ["x", "y"], "timestamp": [0, 86400], "event": ["view"] * 2}
+    cleaned = clean(rows, half_life=np.int64(1), event_weights={" VIEW ": np.float32(2)})
+    assert [w for *_, w in history(cleaned, "a")] == [1.0, 2.0]
+    for bad in (True, 10**400, float("inf"), [1]):
+        with pytest.raises(ConfigError, match="half_life"):
+            clean(rows, half_life=bad)
+
+
 # ---- columns and strictness
+
+
+@pytest.mark.parametrize("name", ["timestamp", "event", "value"])
+def test_a_column_asked_for_must_be_there(name):
+    with pytest.raises(DataError, match=f"interactions: no column 'stars', found .*{name}=..."):
+        clean({"user_id": ["a"], "item_id": ["x"]}, columns=Columns(**{name: "stars"}))
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_names_that_are_none(name):
+    with pytest.raises(ConfigError, match=r"user_id=.*, expected the name of a column"):
+        Columns(user_id=name)
 
 
 def test_other_names():

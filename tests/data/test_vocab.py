@@ -1,37 +1,51 @@
 """Ids to rows and back."""
 
 import numpy as np
+import polars as pl
 import pytest
 
-from fastrec.data import Vocab, vocab
+from fastrec.data import Vocab
+from fastrec.data import vocab as module
 
 
-@pytest.mark.parametrize("ids", [["b", "a", "é😀"], [5, -1, 2**60]])
-@pytest.mark.parametrize("bulk", [0, 10_000])
-def test_there_and_back(ids, bulk, monkeypatch):
-    monkeypatch.setattr(vocab, "_BULK", bulk)
-    v = Vocab.from_ids(ids)
-    assert len(v) == 3
-    assert v.rows(ids[::-1]).tolist() == [2, 1, 0]
-    assert v.ids([2, -1, 0]).tolist() == [ids[2], None, ids[0]]
-    assert v.rows(["none", 99, None, 1.5, True, b"a"]).tolist() == [-1] * 6
-    assert v.rows([]).tolist() == []
-    assert v.ids([]).tolist() == []
-    again = Vocab.from_arrow(v.to_arrow())
-    assert again.rows(ids).tolist() == [0, 1, 2]
-    assert again.is_int == v.is_int
+@pytest.fixture(params=["one by one", "in bulk"])
+def looked_up(request, monkeypatch):
+    """Both ways of looking ids up."""
+    monkeypatch.setattr(module, "_BULK", 10_000 if request.param == "one by one" else 0)
 
 
-def test_numpy_scalars_are_ids():
-    assert Vocab.from_ids([3, 4]).rows([np.int32(4), np.int64(3)]).tolist() == [1, 0]
-    assert Vocab.from_ids(["a"]).rows([np.str_("a")]).tolist() == [0]
+@pytest.mark.usefixtures("looked_up")
+def test_rows_of_str():
+    vocab = Vocab.from_ids(["b", "a", "é"])
+    asked = ["a", "é", "b", "c", 1, None, b"a", True, "\ud800", np.str_("a")]
+    assert vocab.rows(asked).tolist() == [1, 2, 0, -1, -1, -1, -1, -1, -1, 1]
+    assert vocab.rows([]).tolist() == [] and vocab.rows([]).dtype == np.int64
+    assert not vocab.is_int and len(vocab) == 3
 
 
-def test_ids_are_plain_python():
-    assert [type(i) for i in Vocab.from_ids([3]).ids([0])] == [int]
-    assert [type(i) for i in Vocab.from_ids(["x"]).ids([0])] == [str]
+@pytest.mark.usefixtures("looked_up")
+def test_rows_of_int():
+    vocab = Vocab.from_ids([np.int64(7), -1, 0])
+    asked = [0, np.int32(7), -1, 5, "7", 7.0, None, 2**70, -(2**70), np.uint64(2**63)]
+    assert vocab.rows(asked).tolist() == [2, 0, 1, -1, -1, -1, -1, -1, -1, -1]
+    assert vocab.is_int
 
 
-def test_an_empty_vocabulary():
-    assert Vocab.from_ids([]).rows(["a"]).tolist() == [-1]
+def test_ids():
+    vocab = Vocab.from_ids(["b", "a"])
+    assert vocab.ids([1, -1, 0, 1]).tolist() == ["a", None, "b", "a"]
+    assert type(Vocab.from_ids([3, 4]).ids([1])[0]) is int
     assert Vocab.from_ids([]).ids([-1]).tolist() == [None]
+
+
+@pytest.mark.parametrize("ids", [["b", "a"], [3, -4], []])
+def test_round_trip_through_arrow(ids):
+    vocab = Vocab.from_arrow(Vocab.from_ids(ids).to_arrow())
+    assert vocab.series.to_list() == ids
+    assert vocab.rows(ids).tolist() == list(range(len(ids)))
+
+
+def test_encode_numbers_by_first_appearance():
+    vocab, rows = module.encode(pl.Series(["b", "a", "b", "c", "a"]))
+    assert vocab.series.to_list() == ["b", "a", "c"]
+    assert rows.tolist() == [0, 1, 0, 2, 1] and rows.dtype == np.int32
