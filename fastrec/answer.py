@@ -12,6 +12,9 @@ from fastrec.results import Recommendations
 from fastrec.state import State
 from fastrec.types import F32, I64, Csr, DenseSource, Features, Interactions, Queries
 
+#: Users times k of one call: the answer alone would take gigabytes.
+_MOST_PLACES = 100_000_000
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -30,8 +33,11 @@ class Rules:
     def __post_init__(self) -> None:
         config.check_k(self.call, self.k)
         d = self.diversity
-        if isinstance(d, bool) or not isinstance(d, (int, float)) or not 0 <= d <= 1:
+        if isinstance(d, bool) or not isinstance(d, (int, float, np.number)) or not 0 <= d <= 1:
             raise ConfigError(f"[{self.call}] diversity={d!r}, expected a number from 0 to 1")
+        for name in ("filter_seen", "explain"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ConfigError(f"[{self.call}] {name}={getattr(self, name)!r}, expected True or False")
 
 
 def answer(
@@ -52,6 +58,9 @@ def answer(
     call, k = rules.call, int(rules.k)
     if rules.diversity and not any(isinstance(s, DenseSource) for s in state.features.sources):
         raise ConfigError(f"[{call}] diversity needs item vectors; fit with a source like 'content'")
+    if k * max(len(ids), 1) > _MOST_PLACES:
+        raise ConfigError(f"[{call}] k={k} for {len(ids)} users is over {_MOST_PLACES:,} places; ask for fewer at once")
+    wanted = min(k, len(state.items))
     factors = arguments.boost_factors(call, rules.boost, state)
     mask = arguments.item_mask(call, rules.allow, rules.deny, rules.where, state)
     rows = np.full((len(ids), k), -1, np.int64)
@@ -65,7 +74,7 @@ def answer(
         found = retrieve.search(
             features,
             queries,
-            10 * k if rules.diversity else k,
+            min(10 * k, len(state.items)) if rules.diversity else wanted,
             bias=bias if mask is None else np.where(mask, bias, np.float32(-np.inf)),
             seen=seen.take(users) if rules.filter_seen and seen is not None else None,
             allow=arguments.per_user(call, "allow", rules.allow, asked, state, everything=True),
@@ -73,8 +82,8 @@ def answer(
             backend=backend,
         )
         if rules.diversity:
-            found = score.diversify(found, features, k, float(rules.diversity))
-        rows[users], scores[users] = found.rows, found.scores
+            found = score.diversify(found, features, wanted, float(rules.diversity))
+        rows[users, :wanted], scores[users, :wanted] = found.rows, found.scores
         if rules.explain:
             why = score.explain(features, queries, histories.take(users), found, factors)
             for i, row in zip(users.tolist(), why, strict=True):

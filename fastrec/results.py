@@ -66,8 +66,8 @@ class Recommendations:
         place, rank = np.nonzero(found)
         return pa.table(
             {
-                "user_id": pa.array(self.users[place].tolist()),
-                "item_id": pa.array(items[found].tolist()),
+                "user_id": _column(self.users[place].tolist()),
+                "item_id": _column(items[found].tolist()),
                 "score": pa.array(np.atleast_2d(self.scores)[found], pa.float32()),
                 "rank": pa.array(rank + 1, pa.int64()),
             }
@@ -85,6 +85,13 @@ class Recommendations:
     def __repr__(self) -> str:
         shape = f"{len(self.items)} items" if self.single else f"{self.items.shape[0]} users x {self.items.shape[1]}"
         return f"Recommendations({shape})"
+
+
+def _column(ids: list[Any]) -> Any:
+    """Ids as one Arrow column: int64 or string; ids that were asked for and fit neither become strings."""
+    if ids and all(isinstance(i, int) and -(2**63) <= i < 2**63 for i in ids):
+        return pa.array(ids, pa.int64())
+    return pa.array([str(i).encode("utf-8", "replace").decode() for i in ids], pa.string())
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,14 +46,18 @@ def where_mask(catalog: Catalog, where: Any, call: str) -> Bool:
         for column, wanted in where.items():
             if column not in table.column_names:
                 raise ConfigError(f"[{call}] where names column {column!r}, the items have {table.column_names}")
-            mask &= _condition(table[column].combine_chunks(), wanted)
+            mask &= _condition(table[column].combine_chunks(), wanted, call)
         return mask
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowKeyError) as error:
+    except (pa.ArrowException, OverflowError, TypeError) as error:
         raise ConfigError(f"[{call}] where={where!r} does not fit the item columns: {error}") from error
 
 
-def _condition(values: Any, wanted: Any) -> Bool:
+def _condition(values: Any, wanted: Any, call: str) -> Bool:
     """One entry of a ``where`` dict over one column, bool [N]."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if wanted is None:
+        return np.asarray(pc.is_null(values).to_numpy(zero_copy_only=False), np.bool_)
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         choices = list(wanted) if isinstance(wanted, (list, set, frozenset, tuple)) else [wanted]
         flat = pc.is_in(pc.list_flatten(values), value_set=pa.array(choices, values.type.value_type))
@@ -63,7 +67,7 @@ def _condition(values: Any, wanted: Any) -> Bool:
         return mask
     if isinstance(wanted, tuple):
         if len(wanted) != 2:
-            raise ConfigError(f"[where] range {wanted!r} has {len(wanted)} ends, expected (low, high)")
+            raise ConfigError(f"[{call}] where: range {wanted!r} has {len(wanted)} ends, expected (low, high)")
         low, high = wanted
         result = pc.is_valid(values)
         if low is not None:
@@ -72,8 +76,6 @@ def _condition(values: Any, wanted: Any) -> Bool:
             result = pc.and_kleene(result, pc.less_equal(values, high))
     elif isinstance(wanted, (list, set, frozenset)):
         result = pc.is_in(values, value_set=pa.array(list(wanted), values.type))
-    elif wanted is None:
-        result = pc.is_null(values)
     else:
         result = pc.equal(values, wanted)
     mask = pc.fill_null(result, False).to_numpy(zero_copy_only=False)
@@ -85,6 +87,8 @@ def boost_column(catalog: Catalog, column: str, call: str) -> F64:
     if column not in catalog.table.column_names:
         raise ConfigError(f"[{call}] boost names column {column!r}, the items have {catalog.table.column_names}")
     values = catalog.table[column].combine_chunks()
+    if pa.types.is_decimal(values.type):
+        values = values.cast(pa.float64())
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         raise ConfigError(f"[{call}] boost column {column!r} holds {values.type}, expected numbers")
     return np.nan_to_num(np.asarray(pc.fill_null(values, 1), np.float64), nan=1.0, posinf=np.inf)

@@ -27,17 +27,23 @@ def global_time(
     interactions: Any,
     quantile: float = 0.9,
     *,
+    user_id: str = "user_id",
+    item_id: str = "item_id",
     timestamp: str = "timestamp",
 ) -> tuple[Any, Any]:
-    """(train, test): test is every event later than the quantile of all times.
+    """(train, test): test is every event later than the quantile of all times, train the others.
 
-    Events at the very cut stay in train, so that no instant is in both.
+    The cut is np.quantile(times, quantile), linear between two events; events at the very cut stay in train,
+    so that no instant is in both. The columns of ids may be absent; rows that lack one are train.
     Raises ConfigError unless 0 < quantile < 1, DataError for a missing or senseless column.
     """
     if isinstance(quantile, bool) or not isinstance(quantile, (int, float, np.floating)) or not 0 < quantile < 1:
         raise ConfigError(f"[global_time] quantile={quantile!r}, expected a number between 0 and 1")
-    frame = _read(interactions, "global_time", (timestamp,))
-    when = _times(frame, timestamp, "global_time")
+    frame = _read(interactions, "global_time", (user_id, item_id, timestamp))
+    lacking = _lacking(frame, "global_time", user_id=user_id, item_id=item_id)
+    when = np.where(lacking, np.nan, _times(frame, timestamp, "global_time"))
+    if np.isnan(when).all():
+        raise DataError("[global_time] interactions: no row has both ids and a valid time")
     return _divide(interactions, frame, when > np.nanquantile(when, float(quantile)))
 
 
@@ -45,6 +51,7 @@ def leave_one_out(
     interactions: Any,
     *,
     user_id: str = "user_id",
+    item_id: str = "item_id",
     timestamp: str = "timestamp",
 ) -> tuple[Any, Any]:
     """(train, test): test is the last event of each user with at least two.
@@ -52,7 +59,7 @@ def leave_one_out(
     At equal times the later row of the input is the last. Without a column "timestamp", and if no other name
     is given, the order of the input is the order of time. Raises DataError for a missing or senseless column.
     """
-    frame = _read(interactions, "leave_one_out", (user_id, timestamp))
+    frame = _read(interactions, "leave_one_out", (user_id, item_id, timestamp))
     place = Place("leave_one_out", "interactions", user_id)
     users = ids(column(frame, user_id, "user_id", "leave_one_out", "interactions"), place)
     if timestamp in frame.columns or timestamp != "timestamp":
@@ -60,7 +67,8 @@ def leave_one_out(
     else:
         when = np.arange(frame.height, dtype=np.float64)
     events = pl.DataFrame({"user": users, "time": when}).with_row_index("row")
-    events = events.filter(pl.col("user").is_not_null() & pl.col("time").is_not_nan())
+    lacking = _lacking(frame, "leave_one_out", item_id=item_id) | users.is_null().to_numpy()
+    events = events.filter(pl.Series(~lacking) & events["time"].is_not_nan())
     last = (
         events.sort("time", maintain_order=True)
         .group_by("user")
@@ -75,6 +83,16 @@ def leave_one_out(
 def _read(given: Any, call: str, only: tuple[str, ...]) -> pl.DataFrame:
     """The table; of the kinds that are divided themselves, no more than the columns ``only``."""
     return read(given, where=call, only=only if isinstance(given, _DIVISIBLE) else None)
+
+
+def _lacking(frame: pl.DataFrame, call: str, **names: str) -> Bool:
+    """Which rows lack an id, bool [n]; a column under FastRec's own name may be absent, one asked for may not."""
+    lacking = np.zeros(frame.height, np.bool_)
+    for keyword, name in names.items():
+        if name in frame.columns or name != keyword:
+            values = ids(column(frame, name, keyword, call, "interactions"), Place(call, "interactions", name))
+            lacking |= values.is_null().to_numpy()
+    return lacking
 
 
 def _times(frame: pl.DataFrame, name: str, call: str) -> F64:

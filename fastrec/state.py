@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastrec import fuse
-from fastrec.data import Vocab
+from fastrec.data import Columns, Vocab
 from fastrec.errors import ConfigError
 from fastrec.types import BiasSource, Catalog, Csr, Embeddings, Features, Interactions, Report, Source
 
@@ -39,6 +39,7 @@ class State:
     """A fitted model; never changed, only replaced as a whole, so that readers need no lock.
 
     sources: all that were fitted, also those of weight 0 that ``features`` leaves out
+    columns: names of the event columns in the caller's tables
     popular: popularity, whether it is among the sources or not: the answer for users of whom nothing is known
     """
 
@@ -53,6 +54,7 @@ class State:
     popular: BiasSource
     report: Report
     goal: str
+    columns: Columns
     _views: dict[str, "State"] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

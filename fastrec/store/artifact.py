@@ -37,7 +37,7 @@ def write(folder: str | os.PathLike[str], config: dict[str, Any], arrays: Arrays
 
     Raises ConfigError where ``folder`` exists and is no artifact: nothing of somebody else's is deleted.
     """
-    target = Path(folder)
+    target = _path(folder, "save")
     if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"[save] {target} exists and is no FastRec artifact; expected a new or an empty folder")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def read(folder: str | os.PathLike[str], *, mmap: bool = True) -> tuple[dict[str
     With ``mmap`` the arrays are read-only views of the file, shared by the processes of a machine.
     Raises ArtifactError for a missing, truncated or changed file and for another format version.
     """
-    target = Path(folder)
+    target = _path(folder, "load")
     manifest = _manifest(target)
     for name, entry in manifest["files"].items():
         path = target / name
@@ -93,6 +93,12 @@ def read(folder: str | os.PathLike[str], *, mmap: bool = True) -> tuple[dict[str
             source = pa.memory_map(str(target / name)) if mmap else pa.OSFile(str(target / name))
             tables[name.removesuffix(".arrow")] = pa.ipc.open_file(source).read_all()
     return manifest, _map_arrays(target / ARRAYS, mmap), tables
+
+
+def _path(folder: Any, call: str) -> Path:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ConfigError(f"[{call}] folder is {type(folder).__name__}, expected a path")
+    return Path(folder)
 
 
 def _manifest(target: Path) -> dict[str, Any]:
