@@ -5,4 +5,4 @@ from fastrec.data.columns import Columns
 from fastrec.data.read import read
 from fastrec.data.vocab import Vocab
 
-__all__ = ["DEFAULT_EVENT_WEIGHTS", "Cleaned", "Columns", "Vocab", "clean", "read"]
+__all__ = ["Cleaned", "Columns", "DEFAULT_EVENT_WEIGHTS", "Vocab", "clean", "read"]

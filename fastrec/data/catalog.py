@@ -29,9 +29,34 @@ def read_items(
     notes: list[str],
 ) -> pl.DataFrame:
     """The items with clean, unique ids in the column "item_id"; ``counts`` and ``notes`` tell what was dropped."""
-    frame = read(source, where=where, what="items")
-    place = Place(where, "items", item_id)
-    ids = checks.ids(checks.column(frame, item_id, "item_id", where, "items"), place)
+    table, missing, repeated = _read("items", source, "item_id", item_id, events, strict, where, notes)
+    counts["missing_item_ids_dropped"] = missing
+    counts["duplicate_items_dropped"] = repeated
+    return table
+
+
+def read_users(source: Any, user_id: str, events: Vocab, strict: bool, where: str, notes: list[str]) -> Any:
+    """pyarrow.Table of the U users of the events, in the order of their rows; nulls for a user without a row.
+
+    Users without events are left out: there is nothing to tell their taste by. ``notes`` counts what was dropped.
+    """
+    table, missing, repeated = _read("users", source, "user_id", user_id, events, strict, where, notes)
+    notes.append(
+        f"users table: {table.height + missing + repeated:,} rows, {missing + repeated:,} without an id or with a "
+        "repeated one; no model of this version reads it"
+    )
+    known = pl.DataFrame({"user_id": events.series})
+    aligned = known.join(table, on="user_id", how="left", maintain_order="left")
+    return pa.table(aligned.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def _read(
+    what: str, source: Any, key: str, name: str, events: Vocab, strict: bool, where: str, notes: list[str]
+) -> tuple[pl.DataFrame, int, int]:
+    """(a table about users or items with clean, unique ids in the column ``key``, rows without id, repeated ids)."""
+    frame = read(source, where=where, what=what)
+    place = Place(where, what, name)
+    ids = checks.ids(checks.column(frame, name, key, where, what), place)
     ids = checks.same_kind(ids, events, place)
     missing = ids.is_null()
     repeated = ~ids.is_first_distinct() & ~missing
@@ -40,16 +65,14 @@ def read_items(
             raise place.error("the id is missing", row)
         if (row := checks.first(repeated)) is not None:
             raise place.error(f"the id {ids[row]!r} stands there twice", row)
-    counts["missing_item_ids_dropped"] = int(missing.sum())
-    counts["duplicate_items_dropped"] = int(repeated.sum())
-    columns = [ids.alias("item_id")]
-    for series in frame.drop(item_id).get_columns():
-        usual = _usual(series, Place(where, "items", series.name), notes)
-        if usual is not None and series.name == "item_id":
-            notes.append(f"items: column 'item_id' is left out: {item_id!r} holds the ids")
+    columns = [ids.alias(key)]
+    for series in frame.drop(name).get_columns():
+        usual = _usual(series, Place(where, what, series.name), notes)
+        if usual is not None and series.name == key:
+            notes.append(f"{what}: column {key!r} is left out: {name!r} holds the ids")
         elif usual is not None:
             columns.append(usual)
-    return pl.DataFrame(columns).filter(~(missing | repeated))
+    return pl.DataFrame(columns).filter(~(missing | repeated)), int(missing.sum()), int(repeated.sum())
 
 
 def align(table: pl.DataFrame | None, events: Vocab, counts: dict[str, Any]) -> tuple[Catalog, Vocab]:
@@ -82,9 +105,8 @@ def _usual(series: pl.Series, place: Place, notes: list[str]) -> pl.Series | Non
         if len(widths) == 1 and widths[0]:
             series = series.cast(pl.Array(dtype.inner, widths[0]))
         elif len(widths):
-            notes.append(
-                f"items: column {series.name!r} holds lists of {min(widths)} to {max(widths)} numbers: no vectors"
-            )
+            lengths = f"{min(widths)} to {max(widths)}"
+            notes.append(f"{place.table}: column {series.name!r} holds lists of {lengths} numbers: no vectors")
     if _is_vector(series.dtype):
         values = series.drop_nulls().explode()
         finite = values.is_finite().fill_null(False).to_numpy().reshape(-1, series.dtype.size).all(axis=1)  # type: ignore[attr-defined]
@@ -97,7 +119,7 @@ def _usual(series: pl.Series, place: Place, notes: list[str]) -> pl.Series | Non
     except FOREIGN:
         unknown = True
     if unknown:
-        notes.append(f"items: column {series.name!r} is left out: it holds {dtype}, which no file can keep")
+        notes.append(f"{place.table}: column {series.name!r} is left out: it holds {dtype}, which no file can keep")
         return None
     return series
 
@@ -113,7 +135,10 @@ def _classify(table: pl.DataFrame) -> tuple[list[str], list[str], list[str]]:
         if dtype in (pl.Categorical, pl.Enum) or dtype == pl.List(pl.String):
             labels.append(name)
         elif dtype == pl.String:
-            (text if name.lower() in _TEXT_NAMES or _is_prose(table[name]) else labels).append(name)
+            if name.lower() in _TEXT_NAMES or _is_prose(table[name]):
+                text.append(name)
+            elif not _is_code(table[name]):
+                labels.append(name)
         elif _is_vector(dtype):
             vectors.append(name)
     place = {name: i for i, name in enumerate(_TEXT_NAMES)}
@@ -125,6 +150,12 @@ def _is_prose(series: pl.Series) -> bool:
     """Whether values look like sentences: more than six words on average."""
     words = series.drop_nulls().head(1000).str.count_matches(r"\s+").mean()
     return isinstance(words, float) and words > 5
+
+
+def _is_code(series: pl.Series) -> bool:
+    """Whether values look like serial numbers, links or hashes: one word each, most of them different ones."""
+    known = series.drop_nulls()
+    return len(known) > 20 and 2 * known.n_unique() > len(known) and not known.str.contains(r"\S\s+\S").any()
 
 
 def _is_vector(dtype: pl.DataType) -> bool:

@@ -94,7 +94,9 @@ def _times_of_text(series: pl.Series, place: Place) -> pl.Series:
     numbers = series.cast(pl.Float64, strict=False)
     if numbers.null_count() == series.null_count():
         return numbers
-    row = first(~series.str.contains(r"^\d{4}[-/.]\d"))
+    others = series.is_not_null() & numbers.is_null()
+    mostly_numbers = 2 * int(others.sum()) < len(series) - series.null_count()  # then it is not they that are wrong
+    row = first(others if mostly_numbers else ~series.str.contains(r"^\d{4}[-/.]\d"))
     dates = pl.Series(series.name, [None], dtype=pl.Datetime("us", "UTC")).new_from_index(0, len(series))
     while row is None and dates.null_count() > series.null_count():
         left = series.set(dates.is_not_null(), None)

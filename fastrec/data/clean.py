@@ -42,6 +42,8 @@ class Cleaned:
     users: Vocab
     items: Vocab
     report: Report
+    user_table: Any = None
+    """pyarrow.Table of U rows with the column user_id and what the users table says; None without one."""
 
 
 def clean(
@@ -57,7 +59,7 @@ def clean(
 ) -> Cleaned:
     """Clean events, and items where given.
 
-    interactions, items, users: tables or paths as ``read`` takes them; ``users`` is checked and counted
+    interactions, items, users: tables or paths as ``read`` takes them; ``users`` is checked and aligned
     event_weights: {kind: weight >= 0} over DEFAULT_EVENT_WEIGHTS
     half_life: days in which an event loses half its weight, counted back from the newest event
     strict: raise where the default drops rows
@@ -97,8 +99,7 @@ def clean(
     when = events["time"].to_numpy() if timed else np.arange(events.height, dtype=np.float64)
     if half_life is not None:
         strength = strength * np.exp2(-(when.max() - when) / (half_life * _DAY))
-    if users is not None:
-        notes.append(_check_users(users, c, user_vocab, where))
+    user_table = None if users is None else catalogs.read_users(users, c.user_id, user_vocab, strict, where, notes)
     table = None if items is None else catalogs.read_items(items, c.item_id, item_vocab, strict, where, counts, notes)
     catalog, item_vocab = catalogs.align(table, item_vocab, counts)
     merged = merge.merge(user_rows, item_rows, when, strength, len(user_vocab), len(item_vocab))
@@ -106,7 +107,7 @@ def clean(
     report = Report(
         **counts, users=len(user_vocab), items=len(item_vocab), events=len(merged.items), notes=tuple(notes)
     )
-    return Cleaned(merged, catalog, user_vocab, item_vocab, report)
+    return Cleaned(merged, catalog, user_vocab, item_vocab, report, user_table)
 
 
 def _finite(number: Any) -> bool:
@@ -140,7 +141,8 @@ def _events(
         parts[ours] = checks.ids(values, Place(where, "interactions", name))
     if c.event in frame.columns:
         parts["kind"] = checks.kinds(frame[c.event], Place(where, "interactions", c.event))
-    value = next((n for n in (c.value, "rating") if n in frame.columns), None)
+    taken = {c.user_id, c.item_id, c.timestamp, c.event, c.text}
+    value = next((n for n in (c.value, "rating") if n in frame.columns and n not in taken), None)
     if value is not None:
         parts["value"] = checks.numbers(frame[value], Place(where, "interactions", value))
     if c.text in frame.columns:
@@ -180,18 +182,8 @@ def _weights(events: pl.DataFrame, weights: dict[str, float], notes: list[str]) 
     over = ["kind"] if "kind" in events.columns else [pl.lit(0)]
     mean = pl.col("value").mean().over(over)
     strength = events.select(
-        (pl.when(mean > 0).then(pl.col("value") / mean).otherwise(1.0)).clip(0.0, 5.0).fill_null(1.0)
+        (pl.when((mean > 0) & mean.is_finite()).then(pl.col("value") / mean).otherwise(1.0))
+        .clip(0.0, 5.0)
+        .fill_null(1.0)
     )
     return np.asarray(base * strength.to_series().to_numpy(), np.float64)
-
-
-def _check_users(users: Any, c: Columns, events: Vocab, where: str) -> str:
-    """The note on a users table; DataError where it cannot be one."""
-    frame = read(users, where=where, what="users")
-    place = Place(where, "users", c.user_id)
-    ids = checks.same_kind(checks.ids(checks.column(frame, c.user_id, "user_id", where, "users"), place), events, place)
-    known = ids.drop_nulls().n_unique()
-    return (
-        f"users table: {frame.height:,} rows, {frame.height - known:,} without an id or with a repeated one; "
-        "no model of this version reads it"
-    )

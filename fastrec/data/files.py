@@ -3,12 +3,13 @@
 import glob
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 
@@ -97,20 +98,38 @@ def _parquet(path: str, only: Collection[str] | None) -> pl.DataFrame:
 
 
 def _csv(path: str, separator: str) -> Any:
-    def parse(threads: bool, block: int) -> Any:
+    def parse(threads: bool, block: int, **convert: Any) -> Any:
         return pyarrow.csv.read_csv(
             path,
             read_options=pyarrow.csv.ReadOptions(use_threads=threads, block_size=block),
             parse_options=pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(**convert),
         )
 
-    try:
-        table = parse(True, _BLOCK)
-    except pa.ArrowInvalid:  # once more: alone it can say which row, and a line may be longer than a block
-        table = parse(False, _whole(path))
+    def read(**convert: Any) -> Any:
+        try:
+            return parse(True, _BLOCK, **convert)
+        except pa.ArrowInvalid:  # once more: alone it can say which row, and a line may be longer than a block
+            return parse(False, _whole(path), **convert)
+
+    table = read()
     for name, values in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_binary(values.type):
             raise ValueError(f"column {name!r} is not in UTF-8")
+    return _keep_leading_zeros(table, read)
+
+
+def _keep_leading_zeros(table: Any, read: Callable[..., Any]) -> Any:
+    """Columns of whole numbers as strings where one begins with 0: an ISBN 007 is not 7, nor the same as 07."""
+    names = table.column_names
+    whole = [n for n, t in zip(names, table.schema.types, strict=True) if t == pa.int64() and names.count(n) == 1]
+    if not whole:
+        return table
+    texts = read(include_columns=whole, column_types=dict.fromkeys(whole, pa.string()), strings_can_be_null=True)
+    for name in whole:
+        column = texts[name]
+        if pc.any(pc.match_substring_regex(column, r"^[ \t]*[+-]?0[0-9]")).as_py():
+            table = table.set_column(names.index(name), name, column)
     return table
 
 

@@ -59,6 +59,7 @@ def _read_path(path: str, where: str, what: str, only: Collection[str] | None) -
     for file in files.find(path, where, what):
         table = files.load(file, where, what, only)
         frames[file] = read(table, where=where, what=f"{what}: {file}", only=only)
+    frames = _as_one_text(frames)
     first, head = next(iter(frames.items()))
     for file, frame in frames.items():
         ours, theirs = ({n for n in f.columns if only is None or n in only} for f in (frame, head))
@@ -80,6 +81,16 @@ def _read_path(path: str, where: str, what: str, only: Collection[str] | None) -
         return pl.concat(frames.values(), how="diagonal_relaxed") if len(frames) > 1 else head
     except FOREIGN as error:
         raise DataError(f"[{where}] {what}: the files at {path} do not fit together: {first_line(error)}") from error
+
+
+def _as_one_text(frames: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Whole numbers of a csv file as text where another csv file has text: in a csv both are text, part by part."""
+    untyped = {f: t for f, t in frames.items() if Path(f).suffix.lower() in (".csv", ".tsv")}
+    words = {n for frame in untyped.values() for n, t in frame.schema.items() if t == pl.String}
+    for file, frame in untyped.items():
+        numbers = [n for n, t in frame.schema.items() if n in words and t == pl.Int64]
+        frames[file] = frame.cast(dict.fromkeys(numbers, pl.String)) if numbers else frame
+    return frames
 
 
 def _kind(dtype: pl.DataType) -> str:
@@ -137,6 +148,9 @@ def _series(name: str, values: Any, where: str, what: str) -> pl.Series:
     if isinstance(values, np.ndarray) and values.dtype.kind not in "OV":
         odd = values.dtype.kind == "M" and np.datetime_data(values.dtype)[0] not in ("D", "ms", "us", "ns")
         return pl.Series(name, values.astype("datetime64[us]") if odd else values)
+    words = _words(name, values)
+    if words is not None:
+        return words
     listed = [_plain(v) for v in (values.tolist() if hasattr(values, "tolist") else values)]
     _check_one_kind(name, listed, where, what)
     missing = [v is None for v in listed]
@@ -152,6 +166,19 @@ def _series(name: str, values: Any, where: str, what: str) -> pl.Series:
             row=row,
         )
     return series
+
+
+def _words(name: str, values: Any) -> pl.Series | None:
+    """Objects that are all str or missing, the common case, ten times as fast as value by value; else None."""
+    try:
+        found = pa.array(values, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError):
+        return None
+    return pl.Series(name, found) if isinstance(found, (pa.StringArray, pa.ChunkedArray)) and _is_words(found) else None
+
+
+def _is_words(found: Any) -> bool:
+    return bool(pa.types.is_string(found.type) or pa.types.is_large_string(found.type))
 
 
 def _plain(value: Any) -> Any:

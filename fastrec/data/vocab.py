@@ -8,6 +8,8 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from fastrec.data.files import FOREIGN, first_line
+from fastrec.errors import DataError
 from fastrec.types import I64
 
 #: More ids than this are looked up by a join instead of one by one.
@@ -24,10 +26,17 @@ class Vocab:
 
     @classmethod
     def from_ids(cls, ids: Sequence[Any]) -> "Vocab":
-        """From a list of str or of int, each once."""
-        return cls(
-            pl.Series("id", ids, dtype=pl.Int64 if len(ids) and isinstance(ids[0], (int, np.integer)) else pl.String)
-        )
+        """From str or int, all of one kind and each once; DataError where they are not."""
+        kind = pl.Int64 if len(ids) and isinstance(ids[0], (int, np.integer)) else pl.String
+        try:
+            series = pl.Series("id", ids, dtype=kind)
+        except FOREIGN as error:
+            raise DataError(
+                f"[vocab] ids are not all {'int' if kind == pl.Int64 else 'str'}: {first_line(error)}"
+            ) from error
+        if series.null_count() or series.n_unique() != len(series):
+            raise DataError("[vocab] ids are missing or repeat, expected each once")
+        return cls(series)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -54,7 +63,10 @@ class Vocab:
         if self._rows is None:
             self._rows = dict(zip(self._ids.to_list(), range(len(self)), strict=True))
         found = self._rows
-        return np.array([found.get(i, -1) if isinstance(i, kind) else -1 for i in ids], np.int64)
+        # True is an int to Python, and would be found as 1.
+        return np.array(
+            [found.get(i, -1) if isinstance(i, kind) and not isinstance(i, bool) else -1 for i in ids], np.int64
+        )
 
     def ids(self, rows: npt.ArrayLike) -> npt.NDArray[np.object_]:
         """Id of each row as Python str or int, object [n]; None for row -1."""
