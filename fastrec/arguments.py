@@ -216,6 +216,15 @@ def per_user(call: str, name: str, lists: Any, ids: Sequence[Any], state: State,
     return Csr(indptr, flat, n)
 
 
+def candidates(given: Any, users: Sequence[Any]) -> tuple[Any, int]:
+    """(candidates of ``rank`` as lists, length of the longest, at least 1); who is not named gets none."""
+    if not isinstance(given, Mapping):
+        listed, _ = id_list("rank", "candidates", given)
+        return listed, max(1, len(set(listed)))
+    lists = {user: id_list("rank", "candidates", ids)[0] for user, ids in given.items()}
+    return {user: lists.get(user, []) for user in users}, max([1, *(len(set(ids)) for ids in lists.values())])
+
+
 def boost_factors(call: str, boost: Any, state: State) -> F64 | None:
     """Factor of every item, float64 [N], from {item id: factor} or a numeric column; None without boosts."""
     if boost is None:

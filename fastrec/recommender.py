@@ -282,14 +282,8 @@ class Recommender:
         k: length of the result, default the longest list.
         """
         ids, single = arguments.id_list("rank", "users", users)
-        by_user = isinstance(candidates, Mapping)
-        lists = {u: arguments.id_list("rank", "candidates", c)[0] for u, c in candidates.items()} if by_user else {}
-        if by_user:
-            candidates = {u: lists.get(u, []) for u in ids}
-        else:
-            candidates = arguments.id_list("rank", "candidates", candidates)[0]
-        longest = max((len(set(c)) for c in (candidates.values() if by_user else [candidates])), default=1)
-        asked = max(longest, 1) if k is None else k
+        candidates, longest = arguments.candidates(candidates, ids)
+        asked = longest if k is None else k
         return self.recommend(ids[0] if single else ids, asked, filter_seen=False, allow=candidates)
 
     # ---- looking inside
@@ -332,16 +326,9 @@ class Recommender:
         arguments.check_choice("evaluate", "split", split, tuple(evaluation.SPLITS))
         s = self._settings
         if test is None:
+            model = resolve(s.models), s.weights, state.interactions, state.embeddings
             return evaluation.evaluate_split(
-                resolve(s.models),
-                s.weights,
-                state.interactions,
-                state.embeddings,
-                split=split,
-                goal=state.goal,
-                k=k,
-                seed=s.seed,
-                per_model=per_model,
+                *model, split=split, goal=state.goal, k=k, seed=s.seed, per_model=per_model
             )
         train, held, notes = arguments.test_events(test, state, s)
         return evaluation.measure(
