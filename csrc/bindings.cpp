@@ -14,10 +14,14 @@
 namespace py = pybind11;
 using fastrec::Csr;
 
+void bind_encode(py::module_& m);  // bindings_encode.cpp
+
 namespace {
 
 using Address = std::uintptr_t;
 using CsrAddress = std::tuple<Address, Address, Address>;  // indptr, rows, values
+// ScreenKind, codes, scales, errors, largest error, largest reach, always
+using ScreenAddress = std::tuple<int, Address, Address, Address, double, double, bool>;
 
 template <typename T>
 T* at(Address address) {
@@ -73,27 +77,50 @@ PYBIND11_MODULE(_C, m) {
     return names;
   }, "Names of the instruction-set levels that this machine can run, widest last.");
 
+  m.def("probe", [](Address values, int64_t n, int64_t rounds, int threads, const std::string& simd) {
+    py::gil_scoped_release release;
+    return fastrec::probe(at<const float>(values), n, rounds, threads, fastrec::simd_level(simd.c_str()));
+  }, "(multiply-adds a second, bytes read a second) of this machine", py::kw_only(), py::arg("values"),
+     py::arg("n"), py::arg("rounds"), py::arg("threads"), py::arg("simd"));
+
   m.def("pack_items", [](Address items, int64_t n, int64_t dims, Address panels, Address squares, int threads) {
     py::gil_scoped_release release;
     fastrec::pack_items(at<const float>(items), n, dims, at<float>(panels), at<double>(squares), threads);
   }, py::kw_only(), py::arg("items"), py::arg("n"), py::arg("dims"), py::arg("panels"), py::arg("squares"),
      py::arg("threads"));
 
+  m.def("screen_items", [](Address panels, int64_t n_panels, int64_t dims, bool int8, Address codes,
+                           Address scales, Address errors, int threads) {
+    py::gil_scoped_release release;
+    if (int8) {
+      fastrec::screen_int8(at<const float>(panels), n_panels, dims, at<uint8_t>(codes), at<float>(scales),
+                           at<float>(errors), threads);
+    } else {
+      fastrec::screen_bf16(at<const float>(panels), n_panels, dims, at<uint16_t>(codes), at<float>(scales),
+                           at<float>(errors), threads);
+    }
+  }, py::kw_only(), py::arg("panels"), py::arg("n_panels"), py::arg("dims"), py::arg("int8"), py::arg("codes"),
+     py::arg("scales"), py::arg("errors"), py::arg("threads"));
+
   m.def("score_topk", [](Address queries, Address panels, int64_t B, int64_t N, int64_t D, Address bias,
                          const CsrAddress& history, const CsrAddress& similarity, int64_t k,
                          const CsrAddress& seen, const CsrAddress& deny, const CsrAddress& allow,
-                         Address dense_bound, Address init_bound, int threads, const std::string& simd,
-                         Address scores, Address rows) {
+                         Address dense_bound, Address init_bound, const ScreenAddress& screen, int threads,
+                         const std::string& simd, Address scores, Address rows) {
     const fastrec::TopkArgs args{scoring(queries, panels, B, N, D, bias, history, similarity), k, csr(seen),
                                  csr(deny), csr(allow), at<const double>(dense_bound),
-                                 at<const double>(init_bound), threads, at<float>(scores), at<int64_t>(rows)};
+                                 at<const double>(init_bound), threads, at<float>(scores), at<int64_t>(rows),
+                                 static_cast<fastrec::ScreenKind>(std::get<0>(screen)),
+                                 {at<const void>(std::get<1>(screen)), at<const float>(std::get<2>(screen)),
+                                  at<const float>(std::get<3>(screen))},
+                                 std::get<4>(screen), std::get<5>(screen), std::get<6>(screen)};
     fastrec::mul_no_overflow(fastrec::mul_no_overflow(B, k), 8);
     const fastrec::Kernel& level = fastrec::simd_level(simd.c_str());
     interruptible([&](fastrec::Stop& stop) { fastrec::score_topk(args, level, stop); });
   }, py::kw_only(), py::arg("queries"), py::arg("panels"), py::arg("B"), py::arg("N"), py::arg("D"),
      py::arg("bias"), py::arg("history"), py::arg("similarity"), py::arg("k"), py::arg("seen"), py::arg("deny"),
-     py::arg("allow"), py::arg("dense_bound"), py::arg("init_bound"), py::arg("threads"), py::arg("simd"),
-     py::arg("scores"), py::arg("rows"));
+     py::arg("allow"), py::arg("dense_bound"), py::arg("init_bound"), py::arg("screen"),
+     py::arg("threads"), py::arg("simd"), py::arg("scores"), py::arg("rows"));
 
   m.def("score_pairs", [](Address queries, Address panels, int64_t B, int64_t N, int64_t D, Address bias,
                           const CsrAddress& history, const CsrAddress& similarity, const CsrAddress& pairs,
@@ -126,4 +153,6 @@ PYBIND11_MODULE(_C, m) {
     fastrec::sparse_score_std(csr(history), csr(similarity), B, N, threads, at<double>(out));
   }, py::kw_only(), py::arg("history"), py::arg("similarity"), py::arg("B"), py::arg("N"), py::arg("threads"),
      py::arg("out"));
+
+  bind_encode(m);
 }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "parallel.h"
@@ -30,9 +31,19 @@ std::vector<const Kernel*> simd_levels();
 // The level of this name, or the widest for "".
 const Kernel& simd_level(const char* name);
 
+// The limits of the machine on so many threads: floating-point operations a second, and bytes a second when reading
+// values [n].
+std::pair<double, double> probe(const float* values, int64_t n, int64_t rounds, int threads, const Kernel& level);
+
 // panels [ceil(N / 16), D, 16] of items [N, D]: item 16 p + l is panels[p, :, l]; the lanes beyond N are zero.
 // squares [N]: the squared length of every item.
 void pack_items(const float* items, int64_t n, int64_t dims, float* panels, double* squares, int threads);
+
+// The screens of simd.h out of panels [ceil(N / 16), D, 16]. scales [panels, 16], errors [panels, 2].
+void screen_int8(const float* panels, int64_t n_panels, int64_t dims, uint8_t* codes, float* scales, float* errors,
+                 int threads);
+void screen_bf16(const float* panels, int64_t n_panels, int64_t dims, uint16_t* codes, float* scales, float* errors,
+                 int threads);
 
 // score(u, i) = float32(<queries[u], item i> + sum_j history[u, j] * similarity[j, i] + bias[i])
 struct Scoring {
@@ -43,6 +54,9 @@ struct Scoring {
   Csr history;           // [B, M] with values, or null
   Csr similarity;        // [M, N] with values, columns ascending
 };
+
+// What a catalogue is screened with before its exact scores: its float32 panels, or a screen of fewer bits.
+enum class ScreenKind { kNone, kInt8, kBf16 };
 
 // The best k items of every user that are neither seen nor denied, are allowed where `allow` is given, and
 // whose bias is above -inf; score descending, then the smaller row.
@@ -55,6 +69,10 @@ struct TopkArgs {
   int threads;
   float* scores;              // [B, k], -inf where fewer than k exist
   int64_t* rows;              // [B, k], -1 there
+  ScreenKind screen_kind;     // what screen holds
+  Screen screen;
+  double screen_error, screen_reach;  // at least scale * error, and scale * code length, of every item
+  bool screen_always;         // also where float32 would be faster; for tests
 };
 void score_topk(const TopkArgs& args, const Kernel& level, Stop& stop);
 

@@ -29,6 +29,8 @@ struct Tile {
   int64_t init_stride;
   Hits* hits;          // [n_users]
   int64_t first_user;  // of hits[0], handed to flush
+  const char* ahead;        // what the next walk reads first, or null: ahead_bytes of it are fetched for every panel
+  int64_t ahead_bytes;
   void* context;
   void (*flush)(void* context, int64_t user);  // empties the hits of a user, may raise the cut
   // Of the screens, per user: what a score may be off, in units of the two errors of a panel.
@@ -47,16 +49,24 @@ struct Screen {
   const float* errors;  // [panel][2], over the items of the panel: max |item - item'| / scale, max |codes|
 };
 
+// Measured picoseconds of one core for a product of a walk over many users; see topk_cost.cpp.
+struct Cost {
+  double float32, bf16, int8;
+};
+
 struct Kernel {
   const char* name;
-  int32_t users;  // users of a full tile
+  int32_t users;  // users of a full tile of scan
   // Scores panels [first, last) of panels [.., dims, 16] in float32 for a tile; what passes goes to the hits.
   // tile.init is at item 16 * first.
   void (*scan)(const float* panels, int64_t dims, int64_t first, int64_t last, const Tile& tile);
   // out[n, 16]: the dot products, in float64 and in order of d, of query [dims] with the listed panels.
   void (*exact)(const float* panels, int64_t dims, const int32_t* listed, int64_t n, const double* query,
                 double* out);
+  // out[16]: the dot products, in the same way, of 16 items [dims, 16] with a query each [dims, 16].
+  void (*exact_pairs)(const float* items, int64_t dims, const float* queries, double* out);
   // The same walk over a screen: an upper bound of every score, but for the rounding, takes its place.
+  int32_t users_bf16;  // users of a full tile of scan_bf16
   void (*scan_bf16)(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
   int32_t users_int8;  // users of a full tile of scan_int8
   int32_t query_max;   // the largest code of a query that cannot saturate
@@ -65,18 +75,15 @@ struct Kernel {
   // reading of n floats, n a multiple of 64. They return something so that the work is done.
   float (*probe_fma)(int64_t rounds);
   float (*probe_read)(const float* values, int64_t n);
+  Cost cost;
 };
-
-// The levels' functions that another level uses as well.
-#if defined(__x86_64__)
-void scan_avx512(const float* panels, int64_t dims, int64_t first, int64_t last, const Tile& tile);
-#endif
 
 extern const Kernel kernel_scalar;
 #if defined(__x86_64__)
 extern const Kernel kernel_avx2;
 extern const Kernel kernel_avx512;
-extern const Kernel kernel_avx512_vnni;
+// The one function that VNNI does better than AVX-512 alone.
+void scan_int8_avx512_vnni(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
 #endif
 
 }  // namespace fastrec

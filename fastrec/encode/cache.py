@@ -9,9 +9,11 @@ on without a cache.
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import sqlite3
 import threading
+import time
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +36,7 @@ _SETUP = (
     "PRAGMA journal_mode = WAL",  # readers and one writer at a time, and a killed writer leaves no half row
     "PRAGMA synchronous = NORMAL",
     "PRAGMA secure_delete = ON",
-    "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, used INTEGER NOT NULL)",
 )
 _T = TypeVar("_T")
 
@@ -50,12 +52,14 @@ class VectorCache:
     folder: made where missing
     fingerprint: of the model; part of the file name
     dimension: D; rows of another size count as missing
+    max_bytes: the file stays below it but for one call of put; what was not used for the longest time, to the hour,
+        goes first. None: no limit
     """
 
-    def __init__(self, folder: Path, fingerprint: str, dimension: int) -> None:
+    def __init__(self, folder: Path, fingerprint: str, dimension: int, max_bytes: int | None = None) -> None:
         self.path = folder / f"{fingerprint}.sqlite"
         self.enabled = True
-        self._dimension = dimension
+        self._dimension, self._max_bytes = dimension, max_bytes
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._pid, self._inode = -1, -1
@@ -64,26 +68,41 @@ class VectorCache:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, F32]:
         """The vectors that are there, float32 [D] each; a row with a wrong checksum counts as missing."""
         found: dict[bytes, F32] = {}
+        stale: list[bytes] = []
+        now = _hour()
 
         def read(connection: sqlite3.Connection) -> None:
+            stale.clear()
             for chunk in _chunks(keys):
                 marks = ",".join("?" * len(chunk))
-                sql = f"SELECT key, vector FROM vectors WHERE key IN ({marks})"
-                for key, blob in connection.execute(sql, chunk).fetchall():
+                sql = f"SELECT key, vector, used FROM vectors WHERE key IN ({marks})"
+                for key, blob, used in connection.execute(sql, chunk).fetchall():
                     vector = self._decode(blob)
                     if vector is not None:
                         found[key] = vector
+                        if used < now:
+                            stale.append(key)
+
+        def touch(connection: sqlite3.Connection) -> None:
+            with connection:
+                sql = "UPDATE vectors SET used = ? WHERE key = ?"
+                connection.executemany(sql, [(now, key) for key in stale])
 
         self._guarded(read)
+        if stale and self._max_bytes is not None:
+            self._guarded(touch)
         return found
 
     def put(self, keys: Sequence[bytes], vectors: F32) -> None:
         """Store vectors float32 [n, D] in one transaction: after a crash all of them are there or none."""
 
+        now = _hour()
+
         def write(connection: sqlite3.Connection) -> None:
-            rows = ((key, _encode(vector)) for key, vector in zip(keys, vectors, strict=True))
+            rows = ((key, _encode(vector), now) for key, vector in zip(keys, vectors, strict=True))
             with connection:
-                connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+                connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+                self._evict(connection)
 
         self._guarded(write)
 
@@ -96,6 +115,21 @@ class VectorCache:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
         self._guarded(erase)
+
+    def _evict(self, connection: sqlite3.Connection) -> None:
+        """Where the pages in use exceed the limit, delete what was not used for longest, to nine tenths of it."""
+        if self._max_bytes is None:
+            return
+        pages, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        used = (pages - free) * size
+        if used <= self._max_bytes:
+            return
+        count = connection.execute("SELECT count(*) FROM vectors").fetchone()[0]
+        surplus = math.ceil(count * min(1.0, (used - 0.9 * self._max_bytes) / used))
+        oldest = "SELECT rowid FROM vectors ORDER BY used, rowid LIMIT ?"
+        connection.execute(f"DELETE FROM vectors WHERE rowid IN ({oldest})", (surplus,))
 
     def close(self) -> None:
         with self._lock:
@@ -176,6 +210,10 @@ class VectorCache:
         self.enabled = False
         self._close()
         _LOG.warning("[encode] going on without the cache %s: %s", self.path, error)
+
+
+def _hour() -> int:
+    return int(time.time() // 3600)
 
 
 def _encode(vector: F32) -> bytes:

@@ -29,7 +29,7 @@ _FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 _NO_FILES = ("onnx/*", "openvino/*", "*.msgpack", "*.h5")
 _HASH_WHOLE = 1 << 28  # bytes; larger weight files are sampled
 _SAMPLES = 64
-_FORMAT = b"fastrec-encode-1"  # raise it when the same folder begins to give other vectors
+_FORMAT = b"fastrec-encode-2"  # raise it when the same folder begins to give other vectors
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Settings:
     normalize: bool
     prompt: str
     lower: bool
+    model_type: str = ""
+    precision: str = "fp32"
 
 
 def check_name(model: object) -> None:
@@ -86,9 +88,9 @@ def read_settings(folder: Path, max_length: int | None) -> Settings:
     sentence = _json(folder / "sentence_bert_config.json") or {}
     pooling, normalize = _modules(folder)
     own = _json(folder / "config_sentence_transformers.json") or {}
-    dimension = next((text_config[k] for k in ("hidden_size", "d_model", "dim") if k in text_config), None)
+    dimension = next((text_config[k] for k in ("hidden_size", "d_model", "dim", "n_embd") if k in text_config), None)
     if not isinstance(dimension, int):
-        raise ArtifactError(f"[encode] {folder / 'config.json'} names no hidden_size, d_model or dim")
+        raise ArtifactError(f"[encode] {folder / 'config.json'} names no hidden_size, d_model, dim or n_embd")
     return Settings(
         dimension=dimension,
         max_length=_max_length(folder, text_config, sentence.get("max_seq_length"), max_length),
@@ -96,6 +98,7 @@ def read_settings(folder: Path, max_length: int | None) -> Settings:
         normalize=normalize,
         prompt=(own.get("prompts") or {}).get(own.get("default_prompt_name")) or "",
         lower=bool(sentence.get("do_lower_case")),
+        model_type=str(config.get("model_type")),
     )
 
 
@@ -182,7 +185,7 @@ def _modules(folder: Path) -> tuple[str, bool]:
 
 def _max_length(folder: Path, config: dict[str, Any], own: object, asked: int | None) -> int:
     tokenizer = _json(folder / "tokenizer_config.json") or {}
-    positions = config.get("max_position_embeddings")
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
     positions = positions if isinstance(positions, int) and positions > 0 else None
     if positions is not None and config.get("model_type") in _OFFSET_POSITIONS:
         positions -= int(config.get("pad_token_id") or 0) + 1

@@ -2,11 +2,13 @@
 
     S sequences, T tokens, L longest sequence of a batch, D dimensions
 
-``Transformer.forward`` is the seam for faster backends: it takes packed tokens. On a CPU the BERT family
-runs packed (``bert.py``); other models, and CUDA for now, are padded for transformers. Everything is
-float32, whatever the weights were saved in.
+``Transformer.forward`` is the seam for faster backends: it takes packed tokens. On a CPU the BERT family runs in C++
+(``native.py``; in torch where the native module is missing, ``bert.py``) and decoders in torch (``decoder.py``), both
+packed; other models, and CUDA for now, are padded for transformers. Whatever the weights were saved in, everything is
+float32, but for the linear layers where the settings say so.
 """
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,11 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastrec import _native, ops
+from fastrec.encode import families
 from fastrec.encode.bert import PackedBert
+from fastrec.encode.decoder import TYPES as DECODERS
+from fastrec.encode.decoder import PackedDecoder
 from fastrec.encode.folder import Settings
+from fastrec.encode.native import NativeEncoder
 from fastrec.encode.packing import Packer
 from fastrec.errors import ArtifactError, BackendUnavailable, ConfigError
 from fastrec.types import F32, PackedTokens
+
+_LOG = logging.getLogger("fastrec.encode")
 
 
 class Transformer:
@@ -41,24 +50,34 @@ class Transformer:
         if model.config.is_encoder_decoder:
             model = model.get_encoder()
         self._model = model.eval().requires_grad_(False).to(self.device)
-        self._bert: PackedBert | None = None
-        if packed and self.device.type == "cpu" and PackedBert.reason_against(model) is None:
-            self._bert, self._model = PackedBert(model), None
+        self.native: NativeEncoder | None = None
+        self.packed: PackedBert | PackedDecoder | None = None
+        reason: str | None = "packing is off" if not packed else None
+        if packed and self.device.type == "cpu":
+            reason = families.reason_against(model)
+            if reason is None:
+                weights = families.read(model)
+                if _native.missing_cpu() is None:
+                    how = (settings.precision, settings.pooling, settings.normalize)
+                    self.native = NativeEncoder(weights, *how)
+                else:
+                    self.packed = PackedBert(weights)
+                self._model = None
+            elif model.config.model_type in DECODERS:
+                reason = PackedDecoder.reason_against(model)
+                self.packed = PackedDecoder(model) if reason is None else None
+            if reason is not None:
+                _tell(f"[encode] {folder} runs through transformers as it is, with padding ({reason})")
 
     def forward(self, tokens: PackedTokens) -> F32:
         """Pooled vectors, float32 [S, D], normalised where the folder says so."""
-        with self._lock, torch.inference_mode():
-            hidden_TD = self._bert.forward(tokens) if self._bert else self._padded(tokens)
-            cu = torch.from_numpy(tokens.cu_seqlens.astype(np.int64)).to(self.device)
-            if self.settings.pooling == "cls":
-                pooled_SD = hidden_TD[cu[:-1]]
-            elif self.settings.pooling == "lasttoken":
-                pooled_SD = hidden_TD[cu[1:] - 1]
-            else:
-                pooled_SD = torch.segment_reduce(hidden_TD, "mean", lengths=cu.diff())
-            if self.settings.normalize:
-                pooled_SD = torch.nn.functional.normalize(pooled_SD, dim=1)
-            out: F32 = pooled_SD.cpu().numpy()
+        if self.native is not None:
+            out = self.native.forward(tokens)
+        else:
+            with self._lock, torch.inference_mode():
+                hidden_TD = self.packed.forward(tokens) if self.packed else self._padded(tokens)
+                how: Any = {"pooling": self.settings.pooling, "normalize": self.settings.normalize}
+                out = ops.pool_normalize(hidden_TD.cpu().numpy(), tokens.cu_seqlens, **how)
         if not np.isfinite(out).all():
             raise ArtifactError("[encode] the vectors are not finite: the weights of the model are damaged")
         return out
@@ -81,6 +100,15 @@ class Transformer:
         """Id that fills up a padded batch; RoBERTa counts positions by it."""
         pad = getattr(self._model.config, "pad_token_id", None)
         return pad if isinstance(pad, int) and pad >= 0 else 0
+
+
+_told: set[str] = set()
+
+
+def _tell(message: str) -> None:
+    if message not in _told:
+        _told.add(message)
+        _LOG.warning(message)
 
 
 def _device(name: str) -> torch.device:

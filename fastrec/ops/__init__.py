@@ -1,7 +1,12 @@
 """The operators of FastRec, callable by themselves; ``CATALOGUE`` is what ``fastrec doctor`` prints."""
 
 from fastrec.ops._op import REGISTRY as CATALOGUE
+from fastrec.ops.add_layer_norm import add_layer_norm
+from fastrec.ops.attention_varlen import attention_varlen
+from fastrec.ops.bias_gelu import bias_gelu
 from fastrec.ops.pack_items import PackedItems, pack_items
+from fastrec.ops.packed_linear import PackedLinear, pack_linear, packed_linear
+from fastrec.ops.pool_normalize import pool_normalize
 from fastrec.ops.score_pairs import score_pairs
 from fastrec.ops.score_std import score_std
 from fastrec.ops.score_topk import score_topk
@@ -9,9 +14,16 @@ from fastrec.ops.segment_mean import segment_mean
 from fastrec.ops.sparse_score_std import sparse_score_std
 
 __all__ = [
+    "add_layer_norm",
+    "attention_varlen",
+    "bias_gelu",
     "CATALOGUE",
     "pack_items",
+    "pack_linear",
+    "packed_linear",
     "PackedItems",
+    "PackedLinear",
+    "pool_normalize",
     "score_pairs",
     "score_std",
     "score_topk",

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Scores stay clear of the largest float32, so that no sum on the way to them overflows either.
 LARGEST_SCORE = 3.0e38
-SIMD_LEVELS = ("scalar", "avx2", "avx512")
+SIMD_LEVELS = ("scalar", "avx2", "avx512", "avx512_vnni")
 _copies_told: set[str] = set()
 
 
@@ -37,12 +37,12 @@ def to_numpy(where: str, name: str, x: Any, backend: str = "auto") -> npt.NDArra
     if is_torch(x):
         x = x.detach()
         if x.device.type != "cpu":
-            if backend != "auto":
+            if backend not in ("auto", "torch"):
                 raise DataError(
                     f"[{where}] {name} is on {x.device}, expected a CPU array for backend {backend!r}; "
                     f"use backend='auto' or .cpu()"
                 )
-            if where not in _copies_told:
+            if backend == "auto" and where not in _copies_told:
                 _copies_told.add(where)
                 log.warning(f"[{where}] no backend for {x.device}; its tensors are copied to the CPU and back")
             x = x.cpu()

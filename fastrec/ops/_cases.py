@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastrec.ops.pack_items import pack_items
+from fastrec.ops.packed_linear import pack_linear
 from fastrec.types import F32, I32, I64, Csr
 
 
@@ -70,8 +71,44 @@ def _sparse_score_std(rng: np.random.Generator, B: int, N: int, M: int) -> Any:
     return (matrix(rng, B, M, 10), matrix(rng, M, N, 30)), {}
 
 
+def _offsets(lengths: tuple[int, ...]) -> I64:
+    return np.cumsum([0, *lengths]).astype(np.int64)
+
+
+def _attention_varlen(
+    rng: np.random.Generator, lengths: tuple[int, ...], H: int, H_kv: int, d: int, causal: bool, relative: bool
+) -> Any:
+    tokens, reach = sum(lengths), max(lengths, default=0) + 2
+    q, k, v = (rng.standard_normal((tokens, heads, d)).astype(np.float32) for heads in (H, H_kv, H_kv))
+    bias = _vectors(rng, H, 2 * reach - 1) if relative else None
+    return (q, k, v, _offsets(lengths)), {"causal": causal, "relative": bias}
+
+
+def _bias_gelu(rng: np.random.Generator, T: int, D: int, bias: bool, kind: str) -> Any:
+    return (3 * _vectors(rng, T, D), _vectors(rng, 1, D)[0] if bias else None), {"kind": kind}
+
+
+def _add_layer_norm(rng: np.random.Generator, T: int, D: int, bias: bool, residual: bool) -> Any:
+    extra = {"bias": _vectors(rng, 1, D)[0] if bias else None, "residual": _vectors(rng, T, D) if residual else None}
+    return (_vectors(rng, T, D), *_vectors(rng, 2, D)), extra
+
+
+def _pool_normalize(rng: np.random.Generator, lengths: tuple[int, ...], D: int, pooling: str, normalize: bool) -> Any:
+    return (_vectors(rng, sum(lengths), D), _offsets(lengths)), {"pooling": pooling, "normalize": normalize}
+
+
+def _packed_linear(rng: np.random.Generator, T: int, K: int, N: int, precision: str) -> Any:
+    weights = pack_linear(_vectors(rng, N, K), _vectors(rng, 1, N)[0], precision=precision)
+    return (_vectors(rng, T, K), weights), {}
+
+
 _MAKERS: dict[str, Callable[..., Any]] = {
+    "add_layer_norm": _add_layer_norm,
+    "attention_varlen": _attention_varlen,
+    "bias_gelu": _bias_gelu,
     "pack_items": _pack_items,
+    "packed_linear": _packed_linear,
+    "pool_normalize": _pool_normalize,
     "score_pairs": _score_pairs,
     "score_std": _score_std,
     "score_topk": _score_topk,

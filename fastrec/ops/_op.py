@@ -36,6 +36,7 @@ class Op:
     backends: in order of preference; "auto" takes the first that can run on the device
     cases: keyword sets for the function that makes inputs of this op in the tests and benchmarks
     rtol: relative tolerance of float32 results against the reference, which computes in float64
+    exact: whether every backend gives the bits of the reference; else ``rtol`` of the largest value
     """
 
     name: str
@@ -43,6 +44,7 @@ class Op:
     backends: dict[str, Backend]
     cases: list[dict[str, Any]] = field(default_factory=list)
     rtol: float = 1e-5
+    exact: bool = True
 
     def __post_init__(self) -> None:
         self._told: set[str] = set()

@@ -2,7 +2,8 @@
 
 Panels of 16 items, [panel][d][16]: one vector register holds the same coordinate of 16 items, so that a dot
 product needs no sum across lanes, and a walk over the catalogue reads memory strictly forward. The layout is
-that of packed matrix products (Goto and van de Geijn 2008).
+that of packed matrix products (Goto and van de Geijn 2008). A screen, the same in int8 or bfloat16, may stand
+beside them: it is read in their place, and they give the exact scores of what is left.
 """
 
 import contextlib
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from fastrec import _native, config
-from fastrec.errors import DataError
+from fastrec.errors import ConfigError, DataError
 from fastrec.ops._arrays import as_float_matrix, check_rows_finite, empty, squared_norms
 from fastrec.ops._op import Backend, Op
+from fastrec.ops._screen import KINDS, Screen, screen_of
 from fastrec.types import F32, F64
 
 LANES = 16
@@ -30,11 +32,13 @@ class PackedItems:
     panels: float32 [ceil(N / 16), D, 16]: item 16 p + l is panels[p, :, l]; lanes beyond N are zero
     n_items: N
     max_norm: the largest length of an item; score_topk relies on it to find every candidate
+    screen: the items in fewer bits, or None; score_topk takes it where that is faster. Rows and scores are the same
     """
 
     panels: F32
     n_items: int
     max_norm: float
+    screen: Screen | None = None
 
     def __post_init__(self) -> None:
         p = self.panels
@@ -46,6 +50,10 @@ class PackedItems:
             )
         if not 0.0 <= self.max_norm < np.inf:
             raise DataError(f"[pack_items] max_norm is {self.max_norm}, expected a finite number >= 0")
+        if self.screen is not None:
+            group = KINDS[self.screen.dtype][1]
+            if self.screen.codes.shape[:2] != (count, -(-self.dims // group)):
+                raise DataError(f"[pack_items] screen {self.screen.codes.shape} does not fit panels {p.shape}")
 
     @property
     def dims(self) -> int:
@@ -58,14 +66,24 @@ class PackedItems:
         return rows.reshape(len(self.panels) * LANES, self.dims)[: self.n_items]
 
 
-def pack_items(items: Any, *, backend: str = "auto", threads: int | None = None) -> PackedItems:
+def pack_items(items: Any, *, dtype: str = "float32", backend: str = "auto", threads: int | None = None) -> PackedItems:
     """Items [N, D] packed once, for many calls of score_topk and score_pairs.
 
-    items: float [N, D], numpy or torch; float64 is rounded to float32
-    Raises DataError for a wrong shape or dtype and, naming the row, for NaN or inf; ConfigError for threads.
+    items: float [N, D], numpy or torch; float64 is rounded to float32. Or a PackedItems, which gets a screen
+    dtype: "float32", or "int8" or "bfloat16" for a screen beside the float32 panels: a quarter or a half more
+        memory, faster calls, the same rows and scores
+    Raises DataError for a wrong shape or dtype and, naming the row, for NaN or inf; ConfigError for threads and dtype.
     """
+    where = "pack_items"
+    if dtype not in ("float32", *KINDS):
+        raise ConfigError(f"[{where}] dtype is {dtype!r}, expected one of {['float32', *KINDS]}")
     OP.choose(backend)  # a name that is none must not pass
-    return pack("pack_items", "items", items, backend, threads)
+    packed = pack(where, "items", items, backend, threads)
+    if dtype == "float32" or (packed.screen is not None and packed.screen.dtype == dtype):
+        return packed
+    native = OP.choose(backend) is _cpu
+    screen = screen_of(packed.panels, dtype, config.threads(threads), native, aligned)
+    return PackedItems(packed.panels, packed.n_items, packed.max_norm, screen)
 
 
 def pack(where: str, name: str, items: Any, backend: str = "auto", threads: int | None = None) -> PackedItems:
@@ -110,9 +128,9 @@ def _cpu(matrix: F32, threads: int) -> tuple[F32, F64]:
     return panels, squares
 
 
-def aligned(shape: tuple[int, ...]) -> F32:
-    """Fresh float32 memory: at 64 bytes, and from 2 MB on in huge pages, which spare TLB misses."""
-    size = int(np.prod(shape, dtype=np.int64)) * 4
+def aligned(shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> Any:
+    """Fresh memory: at 64 bytes, and from 2 MB on in huge pages, which spare TLB misses."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         memory = mmap.mmap(-1, size + _HUGE)
         with contextlib.suppress(OSError):  # a kernel without them
@@ -122,8 +140,7 @@ def aligned(shape: tuple[int, ...]) -> F32:
     else:
         raw = empty(size + 64, np.uint8)
         start = -raw.ctypes.data % 64
-    out: F32 = raw[start : start + size].view(np.float32).reshape(shape)
-    return out
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 OP = Op(

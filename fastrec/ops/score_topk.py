@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from fastrec import _native, config
-from fastrec.ops import _arrays, _scoring
+from fastrec.ops import _arrays, _scoring, _screen
 from fastrec.ops._op import Backend, Op
 from fastrec.ops._scoring import Scoring, scoring
 from fastrec.ops._sparse import Lists, addresses, as_lists
+from fastrec.ops._torch_topk import missing_torch
 from fastrec.types import F32, I64, Bool
 
 
@@ -55,7 +56,7 @@ def score_topk(
     seen, deny: items that the user must not get; allow: the only ones that the user may get. Each a
         types.Csr, (indptr int64 [B+1], rows int32), a scipy CSR (stored entries) or a bool mask [N] for
         all users
-    backend: "auto", "cpu", "numba" or "reference"
+    backend: "auto", "cpu", "numba", "torch" or "reference"; "auto" takes torch for queries on a GPU
     threads: at most so many; None: see FASTREC_THREADS
 
     Raises ConfigError (k, threads, backend), DataError (shape, dtype, rows out of range, NaN or inf, scores
@@ -63,7 +64,9 @@ def score_topk(
     """
     where = "score_topk"
     k = config.check_k(where, k)
-    run = OP.choose(backend)
+    run = OP.choose(backend, _device(queries))
+    if run is _torch:
+        backend = "torch"  # the checks may take arrays from any device
     n_threads = config.threads(threads)
     s = scoring(where, queries, items, bias, sparse, backend, threads)
     n_users, n = len(s.queries), s.items.n_items
@@ -82,8 +85,21 @@ def score_topk(
     if banned is not None:
         masked = np.where(banned, np.float32(-np.inf), np.float32(0.0) if s.bias is None else s.bias)
         s = Scoring(s.queries, s.items, masked, s.history, s.similarity, s.dense_bound, s.init_bound)
-    scores, rows = run(Problem(s, k, lists["seen"], lists["deny"], lists["allow"]), n_threads)
+    problem = Problem(s, k, lists["seen"], lists["deny"], lists["allow"])
+    scores, rows = _torch(problem, n_threads, queries) if run is _torch else run(problem, n_threads)
     return _arrays.like(queries, scores), _arrays.like(queries, rows)
+
+
+def _device(queries: Any) -> str:
+    """Where "auto" is to run: where the queries are, a GPU only if torch knows it."""
+    return "cuda" if _arrays.is_torch(queries) and queries.device.type == "cuda" else "cpu"
+
+
+def _torch(problem: Problem, threads: int, queries: Any = None) -> tuple[F32, I64]:
+    from fastrec.ops._torch_topk import score_topk_torch
+
+    device = queries.device if _arrays.is_torch(queries) and queries.device.type == "cuda" else None
+    return score_topk_torch(problem, threads, device)
 
 
 def score_topk_reference(problem: Problem, threads: int = 1) -> tuple[F32, I64]:
@@ -158,6 +174,7 @@ def _cpu(problem: Problem, threads: int) -> tuple[F32, I64]:
         allow=addresses(problem.allow),
         dense_bound=_native.ptr(s.dense_bound, np.float64),
         init_bound=_native.ptr(s.init_bound, np.float64),
+        screen=_screen.NONE if s.items.screen is None else s.items.screen.native(),
         threads=threads,
         simd=_arrays.simd("score_topk"),
         scores=_native.ptr(scores, np.float32),
@@ -188,6 +205,7 @@ OP = Op(
     backends={
         "cpu": Backend(_cpu, "cpu", _native.missing_cpu),
         "numba": Backend(_numba, "cpu", _arrays.missing_numba),
+        "torch": Backend(_torch, "cuda", missing_torch),
     },
     cases=[{"B": b, "N": n, "D": d, "k": k} for b, n, d, k in _SIZES],
 )

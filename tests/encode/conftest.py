@@ -64,7 +64,17 @@ def save_tiny(folder: Path, kind: str = "bert", seed: int = 0, **files: object) 
     torch.manual_seed(seed)
     sizes = {"vocab_size": len(vocabulary), "hidden_size": 32, "num_attention_heads": 4}
     sizes |= {"num_hidden_layers": 2, "intermediate_size": 48, "max_position_embeddings": 66}
-    if kind == "distilbert":
+    small = {"vocab_size": len(vocabulary), "initializer_range": 0.3}
+    if kind == "gpt2":
+        config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=66, **small)
+    elif kind in ("llama", "qwen2", "qwen3"):
+        made = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config, "qwen3": transformers.Qwen3Config}
+        config = made[kind](**{**sizes, **small}, num_key_value_heads=2, head_dim=8)
+    elif kind == "mpnet":
+        config = transformers.MPNetConfig(**{**sizes, **small}, pad_token_id=1)
+    elif kind == "electra":
+        config = transformers.ElectraConfig(**{**sizes, **small}, embedding_size=32)
+    elif kind == "distilbert":
         config = transformers.DistilBertConfig(
             vocab_size=len(vocabulary), dim=32, n_heads=4, n_layers=2, hidden_dim=48, initializer_range=0.5
         )

@@ -5,24 +5,45 @@ import sys
 import numpy as np
 import pytest
 
-from fastrec import _native, ops  # noqa: F401  (ops loads the module that poison names)
-from fastrec.ops import _arrays
+from fastrec import _native, ops
+from fastrec.ops import _arrays, _scoring, _screen
 
-LEVELS = _native._C.simd_levels() if _native._C is not None else []
+SIMD = _native._C.simd_levels() if _native._C is not None else []
+#: Every instruction set, over float32 panels and over each screen.
+LEVELS = [f"{level}{screen}" for level in SIMD for screen in ("", "-int8", "-bfloat16")]
 BACKENDS = [*[f"cpu-{level}" for level in LEVELS], "numba", "reference"]
+
+
+def force(monkeypatch, level):
+    """Run native operators at a level of LEVELS, also where another way would be faster."""
+    simd, _, screen = level.partition("-")
+    monkeypatch.setenv("FASTREC_SIMD", simd)
+    if not screen:
+        return
+    pack = _scoring.pack
+    monkeypatch.setattr(_screen, "always", True)
+    monkeypatch.setattr(_scoring, "pack", lambda *args: ops.pack_items(pack(*args), dtype=screen))
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request, monkeypatch):
-    """Every backend that runs here; the native one at every SIMD level."""
+    """Every backend that runs here; the native one at every level."""
     name, _, level = request.param.partition("-")
-    monkeypatch.setenv("FASTREC_SIMD", level)
+    force(monkeypatch, level)
+    return name
+
+
+@pytest.fixture(params=[*BACKENDS, "torch"])
+def topk_backend(request, monkeypatch):
+    """The same with the one that only score_topk has."""
+    name, _, level = request.param.partition("-")
+    force(monkeypatch, level)
     return name
 
 
 @pytest.fixture(params=LEVELS)
 def level(request, monkeypatch):
-    monkeypatch.setenv("FASTREC_SIMD", request.param)
+    force(monkeypatch, request.param)
     return request.param
 
 

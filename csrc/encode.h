@@ -1,0 +1,93 @@
+// What the instruction-set files give to the encoder: kernels over the rows of one thread.
+//
+// Compiled with the flags of every level, so plain structs only (see simd.h).
+//
+// A linear layer [K, N] lies in panels of 16 columns [N / 16][steps][64 bytes]. A step is 4 bytes of a row of
+// inputs times 16 columns: 1 float, 2 bfloat16 or 4 int8; K and N are filled up with zeros. The same walk then
+// serves all three, and a panel of bfloat16 or int8 is also a row of AMX tiles.
+//
+// kLinearSplit is float32 by AMX: x = high + low in bfloat16, 16 bits together, and x * w = high * high + high * low +
+// low * high, off by 2^-16 of a product. A panel is then [2][steps][64 bytes] and a row of inputs [2][steps][4 bytes].
+#pragma once
+
+#include <stdint.h>
+
+namespace fastrec {
+
+enum LinearKind { kLinearF32 = 0, kLinearBf16 = 1, kLinearInt8 = 2, kLinearSplit = 3 };
+enum Activation { kNoActivation = 0, kGelu = 1, kGeluTanh = 2 };
+
+struct Linear {
+  int64_t K, N;
+  int64_t steps;          // of 4 bytes in a row of inputs; for AMX a multiple of 16
+  const void* panels;     // [ceil(N / 16)][steps][16] of 4 bytes
+  const float* bias;      // [ceil16(N)]
+  const float* scales;    // [ceil16(N)], int8 only: weight = scale * code
+  const float* sums;      // [ceil16(N)], int8 only: sums of the codes of a column
+};
+
+// Rows of inputs as a kind wants them: rows * 4 * steps bytes; for int8 x = scale * (code - zero), code uint8.
+struct Rows {
+  const void* data;
+  const float* scales;  // [rows], int8 only
+  const float* zeros;   // [rows], int8 only
+};
+
+struct Attention {
+  const float *q, *k, *v;               // of one sequence and head; rows q_stride or kv_stride floats apart
+  int64_t q_stride, kv_stride, length, dims;
+  float scale;
+  bool causal;
+  const float* relative;  // null, or added to the score of query i and key j: relative[j - i]
+  float* out;             // rows out_stride apart
+  int64_t out_stride;
+  float* scratch;         // attention_scratch(length, dims) floats
+};
+
+constexpr int64_t kKeyBlock = 256;
+constexpr int64_t kMostQueries = 12;
+
+static inline int64_t ceil16(int64_t n) { return (n + 15) / 16 * 16; }
+static inline int64_t attention_scratch(int64_t length, int64_t dims) {
+  const int64_t wide = ceil16(dims);
+  const int64_t keys = ceil16(length < kKeyBlock ? length : kKeyBlock);
+  return kMostQueries * dims + keys * (dims + wide) + kMostQueries * keys + length * (wide + 2) + 64;
+}
+
+struct EncodeKernel {
+  const char* name;
+  int64_t code_max;  // the largest code of an input of linear_int8
+  // out[rows, N] = inputs * weights + bias
+  void (*linear_f32)(const Rows& x, int64_t rows, const Linear& w, float* out);
+  void (*linear_int8)(const Rows& x, int64_t rows, const Linear& w, float* out);
+  void (*linear_bf16)(const Rows& x, int64_t rows, const Linear& w, float* out);
+  void (*linear_split)(const Rows& x, int64_t rows, const Linear& w, float* out);  // null but with AMX
+  // codes [rows, 4 * steps]; scales, zeros [rows]
+  void (*quantize)(const float* x, int64_t rows, int64_t K, int64_t steps, int64_t code_max, uint8_t* codes,
+                   float* scales, float* zeros);
+  void (*to_bf16)(const float* x, int64_t rows, int64_t K, int64_t steps, uint16_t* out);
+  void (*split)(const float* x, int64_t rows, int64_t K, int64_t steps, uint16_t* out);
+  // x[rows, D] = activation(x + bias) in place; bias may be null
+  void (*bias_gelu)(float* x, int64_t rows, int64_t D, const float* bias, Activation activation);
+  // out = layer_norm(x + bias + residual) * weight + shift; bias and residual may be null, out may be x or residual
+  void (*add_layer_norm)(const float* x, const float* bias, const float* residual, const float* weight,
+                         const float* shift, float eps, int64_t rows, int64_t D, float* out);
+  void (*attention)(const Attention& a);
+  // out[D] = factor * the sum of the rows
+  void (*row_sum)(const float* x, int64_t rows, int64_t D, float factor, float* out);
+};
+
+extern const EncodeKernel encode_scalar;
+#if defined(__x86_64__)
+extern const EncodeKernel encode_avx2;
+extern const EncodeKernel encode_avx512;
+// What later instruction sets do better than AVX-512 alone; *_amx need amx_allowed() in the process.
+void linear_int8_vnni(const Rows& x, int64_t rows, const Linear& w, float* out);
+void linear_bf16_avx512(const Rows& x, int64_t rows, const Linear& w, float* out);
+bool amx_allowed();
+void linear_int8_amx(const Rows& x, int64_t rows, const Linear& w, float* out);  // readable to 32 full rows
+void linear_bf16_amx(const Rows& x, int64_t rows, const Linear& w, float* out);
+void linear_split_amx(const Rows& x, int64_t rows, const Linear& w, float* out);
+#endif
+
+}  // namespace fastrec

@@ -1,0 +1,58 @@
+"""Which precision the linear layers of a model are computed in; without loading torch or the model."""
+
+import logging
+from collections.abc import Callable
+
+from fastrec import _native
+from fastrec.errors import BackendUnavailable, ConfigError
+from fastrec.ops import _arrays
+
+_LOG = logging.getLogger("fastrec.encode")
+PRECISIONS = ("auto", "fp32", "bf16x3", "bf16", "int8")
+#: Model types that run in C++; see families.py.
+NATIVE_TYPES = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta", "camembert")
+_told: set[str] = set()
+
+
+def check(precision: object) -> None:
+    """ConfigError where it is none of PRECISIONS."""
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise ConfigError(f"[encode] precision={precision!r}, expected one of {', '.join(PRECISIONS)}")
+
+
+def resolve(precision: str, model_type: str, on_cpu: Callable[[], bool]) -> str:
+    """ "fp32", "bf16x3", "bf16" or "int8".
+
+    "bf16x3" takes each number as the sum of two bfloat16 and three of the four products: 16 bits instead of 24, with a
+    cosine of .999999 to float32 (AMX only).
+
+    "auto" takes bf16 where the CPU has tiles for it (AMX), int8 where it has VNNI, else fp32: on each of these
+    machines that is the fastest way, among those whose vectors keep a cosine of .995 with those of fp32. (int8 with
+    AVX2 alone does not: its inputs have 7 bits.) Models that do not run in C++, and CUDA, are fp32.
+
+    on_cpu: asked only where it matters, since the answer may need torch
+
+    Raises ConfigError for a precision that this model has not, BackendUnavailable for one that the CPU has not.
+    """
+    if precision == "fp32":
+        return precision
+    gap = _native.missing_cpu()
+    if model_type not in NATIVE_TYPES or gap is not None or not on_cpu():
+        if precision == "auto":
+            return "fp32"
+        if gap is not None:
+            raise BackendUnavailable("encode", precision, *gap)
+        where = f"a model of type {model_type}" if model_type not in NATIVE_TYPES else "this device"
+        raise ConfigError(f"[encode] precision={precision!r}, expected 'auto' or 'fp32' for {where}")
+    level, has, _ = _native.module("encode").encode_level(_arrays.simd("encode"))
+    if precision == "auto":
+        precision = {"amx": "bf16", "avx512_vnni": "int8"}.get(level, "fp32")
+        message = f"[encode] precision 'auto' is {precision} on this machine (level {level})"
+        if message not in _told:
+            _told.add(message)
+            _LOG.info(message)
+    elif precision not in has:
+        raise BackendUnavailable(
+            "encode", precision, f"the level {level} cannot compute in {precision}", "precision='auto'"
+        )
+    return precision

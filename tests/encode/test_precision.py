@@ -1,0 +1,97 @@
+"""Precisions of the linear layers, and which one a machine gets."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from fastrec import _native
+from fastrec.encode import Encoder, precision
+from fastrec.errors import BackendUnavailable, ConfigError
+
+TITLES = [f"{a} {b} {c}" for a in ("red", "moisturising", "12 oz.") for b in ("lipstick", "shampoo") for c in "abcde"]
+TITLES += [" ".join(TITLES[i : i + 30]) for i in range(3)]
+LEAST = {"fp32": (0.999999, 0.999999), "bf16x3": (0.99999, 0.99999), "bf16": (0.9999, 0.9999), "int8": (0.995, 0.99)}
+
+
+def levels():
+    return ["", *(_native._C.simd_levels() if _native._C is not None else [])]
+
+
+@pytest.mark.parametrize("simd", levels())
+@pytest.mark.parametrize("asked", ["fp32", "bf16x3", "bf16", "int8"])
+def test_cosine_to_plain_transformers(minilm, encode_reference, monkeypatch, simd, asked):
+    if simd:
+        monkeypatch.setenv("FASTREC_SIMD", simd)
+    if asked not in _native.module("encode").encode_level(simd)[1]:
+        with pytest.raises(BackendUnavailable, match=f"cannot compute in {asked}"):
+            Encoder(device="cpu", cache=False, precision=asked).encode(["a"])
+        return
+    texts = TITLES if simd != "scalar" else TITLES[:4]
+    if "want" not in _SHARED:
+        _SHARED["want"] = encode_reference(minilm, TITLES, max_length=256)
+    got = Encoder(device="cpu", cache=False, precision=asked).encode(texts)
+    cosines = (got * _SHARED["want"][: len(texts)]).sum(1)
+    mean, least = LEAST[asked]
+    assert cosines.mean() >= (mean if simd != "avx2" or asked != "int8" else 0.99)
+    assert cosines.min() >= (least if simd != "avx2" or asked != "int8" else 0.98)
+
+
+_SHARED: dict[str, np.ndarray] = {}
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [("scalar", "fp32"), ("avx2", "fp32"), ("avx512", "fp32"), ("avx512_vnni", "int8"), ("amx", "bf16")],
+)
+def test_auto_picks_by_machine_and_says_which(monkeypatch, caplog, level, expected):
+    class Module:
+        @staticmethod
+        def encode_level(simd):
+            return level, ("fp32", "int8", "bf16"), 255
+
+    monkeypatch.setattr(_native, "_C", Module)
+    monkeypatch.setattr(precision, "_told", set())
+    monkeypatch.delenv("FASTREC_SIMD", raising=False)
+    with caplog.at_level(logging.INFO, "fastrec.encode"):
+        for _ in range(2):
+            assert precision.resolve("auto", "bert", lambda: True) == expected
+    assert [r.getMessage() for r in caplog.records] == [
+        f"[encode] precision 'auto' is {expected} on this machine (level {level})"
+    ]
+    assert precision.resolve("auto", "llama", lambda: True) == "fp32"
+    assert precision.resolve("auto", "bert", lambda: False) == "fp32"
+
+
+def test_the_precision_is_part_of_the_fingerprint(tiny):
+    prints = {Encoder(tiny, device="cpu", precision=p).fingerprint for p in ("fp32", "int8")}
+    assert len(prints) == 2
+    assert Encoder(tiny, device="cpu").precision in precision.PRECISIONS
+
+
+def test_what_makes_no_sense(tiny, make_tiny, monkeypatch):
+    with pytest.raises(ConfigError, match="precision='fp16'"):
+        Encoder(tiny, precision="fp16")
+    with pytest.raises(ConfigError, match="a model of type gpt2"):
+        Encoder(make_tiny(kind="gpt2"), device="cpu", precision="int8").encode(["a"])
+    monkeypatch.setattr(_native, "_C", None)
+    with pytest.raises(BackendUnavailable, match="did not load"):
+        Encoder(tiny, device="cpu", precision="int8").encode(["a"])
+    assert Encoder(tiny, device="cpu").precision == "fp32"
+
+
+def test_the_same_bits_whatever_stands_beside_a_text(tiny):
+    for asked in ("fp32", "int8"):
+        encoder = Encoder(tiny, device="cpu", cache=False, precision=asked)
+        texts = ["toy " * (i % 9 + 1) + str(i) for i in range(50)]
+        together = encoder.encode(texts)
+        np.testing.assert_array_equal(together[7], encoder.encode(texts[7]))
+
+
+def test_models_that_run_as_they_are_say_so_once(make_tiny, monkeypatch, caplog):
+    monkeypatch.setattr("fastrec.encode.transformer._told", set())
+    folder = make_tiny(kind="electra")
+    for _ in range(2):
+        Encoder(folder, device="cpu", cache=False).encode(["a"])
+    (record,) = caplog.records
+    assert "runs through transformers as it is, with padding (model type electra)" in record.getMessage()
