@@ -166,7 +166,7 @@ def missed(rows: list[dict[str, Any]], peers: bool) -> list[str]:
     return out
 
 
-def show(row: dict[str, Any], peak: float, threads: int) -> None:
+def show(row: dict[str, Any], peak: float) -> None:
     print(f"{row['case']}: {row['texts']} texts")
     for name, e in sorted(row["engines"].items(), key=lambda item: -item[1]["x_st"]):
         mean, least = e["cosine"]
@@ -174,7 +174,7 @@ def show(row: dict[str, Any], peak: float, threads: int) -> None:
     for name, parts in row["parts"].items():
         if "error" in parts:
             continue
-        share = LINEAR_FLOPS / parts["linear"] * 1e6 / (peak / threads)
+        share = LINEAR_FLOPS / parts["linear"] * 1e6 / peak
         text = ", ".join(f"{part} {us:.1f}" for part, us in parts.items())
         print(f"  {name}: us a token and thread: {text}; linear layers at {share:.0%} of the float32 peak")
     for name, why in row["gaps"].items():
@@ -198,10 +198,10 @@ def main() -> int:
     native: Any = _native.module("bench")
     simd = args.simd or os.environ.get("FASTREC_SIMD", "")
     values = np.ones(1 << 22, np.float32)
-    probe = {"values": values.ctypes.data, "n": len(values), "rounds": 2_000_000, "threads": threads}
-    peak = max(native.probe(**probe, simd=simd)[0] for _ in range(3))
+    probe = {"values": values.ctypes.data, "n": len(values), "rounds": 200_000, "threads": 1}
+    peak = max(native.probe(**probe, simd=simd)[0] for _ in range(30))  # of one thread, in a quiet moment
     about = {"machine": platform.processor() or platform.machine(), "threads": threads}
-    about |= {"level": native.encode_level(simd)[0], "gflops_fp32": peak / 1e9}
+    about |= {"level": native.encode_level(simd)[0], "gflops_fp32_of_a_thread": peak / 1e9}
     print(json.dumps(about))
     rows = []
     with tempfile.TemporaryDirectory() as work:
@@ -211,7 +211,7 @@ def main() -> int:
         engines = [Engine(name, python, environment) for name, python in wanted]
         for case in ("items", "profiles"):
             rows.append(measure(case, engines, args, common))
-            show(rows[-1], peak, threads)
+            show(rows[-1], peak)
         for engine in engines:
             engine.close()
     misses = missed(rows, bool(args.peers))

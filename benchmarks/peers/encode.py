@@ -82,11 +82,15 @@ def onnx_file(c: dict[str, Any], int8: bool) -> str:
         import torch
         from transformers import AutoModel
 
-        model = AutoModel.from_pretrained(c["model"], attn_implementation="eager").eval()
+        model = AutoModel.from_pretrained(c["model"], attn_implementation="eager").eval().requires_grad_(False)
 
         class Hidden(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
             def forward(self, ids: Any, mask: Any) -> Any:
-                return model(input_ids=ids, attention_mask=mask).last_hidden_state
+                return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
         names = {"input_names": ["ids", "mask"], "output_names": ["hidden"]}
         axes = {"ids": {0: "s", 1: "l"}, "mask": {0: "s", 1: "l"}, "hidden": {0: "s", 1: "l"}}

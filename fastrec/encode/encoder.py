@@ -159,7 +159,7 @@ class Encoder:
         _check_count("chunk", chunk)
         if isinstance(texts, str):
             raise DataError("[encode] texts is a str, expected many of them")
-        if callable(out):
+        if not isinstance(out, (str, os.PathLike)):
             return stream.to_function(self.encode, texts, out, chunk)
         return stream.to_file(self.encode, texts, Path(out), chunk, self.fingerprint, self.dimension)
 
@@ -222,11 +222,11 @@ class Encoder:
             try:  # a build without CUDA says so in its version: importing torch takes a second
                 if version("torch").endswith("+cpu"):
                     return True
+                import torch
+
+                return not torch.cuda.is_available()
             except PackageNotFoundError:
                 return True
-            import torch
-
-            return not torch.cuda.is_available()
         return self._device == "cpu"
 
     @property
@@ -240,6 +240,8 @@ class Encoder:
                 from fastrec.encode.transformer import Transformer
 
                 self._transformer = Transformer(*self._locate(), self._device)
+                if self._precision == "auto":
+                    self._transformer.confirm()
             return self._transformer
 
     def _open_cache(self) -> VectorCache | None:

@@ -26,7 +26,7 @@ from fastrec.encode.decoder import TYPES as DECODERS
 from fastrec.encode.decoder import PackedDecoder
 from fastrec.encode.folder import Settings
 from fastrec.encode.native import NativeEncoder
-from fastrec.encode.packing import Packer
+from fastrec.encode.packing import Packer, pack
 from fastrec.errors import ArtifactError, BackendUnavailable, ConfigError
 from fastrec.types import F32, PackedTokens
 
@@ -82,6 +82,18 @@ class Transformer:
             raise ArtifactError("[encode] the vectors are not finite: the weights of the model are damaged")
         return out
 
+    def confirm(self, least: float = 0.995) -> None:
+        """Go on in float32 where int8 costs this model more than a cosine of ``least`` on some plain sentences."""
+        if self.native is None or self.settings.precision != "int8":
+            return
+        tokens = pack(self.packer.tokenize(_PLAIN))
+        exact = self.native.in_float32()
+        low, full = self.native.forward(tokens), exact.forward(tokens)
+        cosines = (low * full).sum(1) / np.maximum(np.linalg.norm(low, axis=1) * np.linalg.norm(full, axis=1), 1e-30)
+        if not cosines.mean() >= least:
+            _tell(f"[encode] int8 keeps a cosine of {cosines.mean():.4f} with this model: going on in float32")
+            self.native = exact
+
     def _padded(self, tokens: PackedTokens) -> torch.Tensor:
         """Hidden states [T, D] by way of a padded batch [S, L]."""
         lengths = np.diff(tokens.cu_seqlens)
@@ -103,6 +115,14 @@ class Transformer:
 
 
 _told: set[str] = set()
+#: What int8 is tried on.
+_PLAIN = [
+    "Moisturising shampoo with argan oil, 12 oz., pack of 2",
+    "Toy Story (1995). Genres: Animation, Children's, Comedy.",
+    "a",
+    "The film follows two rivals who are lost on their way and must find home together before the family moves.",
+    "USB-C cable 3.1, 2 m, black",
+]
 
 
 def _tell(message: str) -> None:

@@ -95,3 +95,17 @@ def test_models_that_run_as_they_are_say_so_once(make_tiny, monkeypatch, caplog)
         Encoder(folder, device="cpu", cache=False).encode(["a"])
     (record,) = caplog.records
     assert "runs through transformers as it is, with padding (model type electra)" in record.getMessage()
+
+
+def test_auto_leaves_int8_where_it_costs_a_model_too_much(tiny, encode_reference, monkeypatch, caplog):
+    monkeypatch.setattr(precision, "resolve", lambda *args: "int8")
+    monkeypatch.setattr("fastrec.encode.transformer._told", set())
+    kept = Encoder(tiny, device="cpu", cache=False)
+    kept._load()
+    native = kept._load().native
+    assert native is not None
+    monkeypatch.setattr(native, "forward", lambda tokens: -native.in_float32().forward(tokens))
+    kept._load().confirm()
+    assert "going on in float32" in caplog.text
+    got = kept.encode(["red toy"])
+    np.testing.assert_allclose(got, encode_reference(tiny, ["red toy"]), atol=1e-5)
