@@ -70,7 +70,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
     config = {
         "settings": settings.to_json(),
         "encoder": encoder.name if isinstance(encoder, Encoder) else None,
-        "encoder_fingerprint": encoder.fingerprint if isinstance(encoder, Encoder) and embedded else None,
+        "encoder_fingerprint": encoder.weights_fingerprint if isinstance(encoder, Encoder) and embedded else None,
         "goal": state.goal,
         "columns": dataclasses.asdict(state.columns),
         "popular": state.popular.name,
@@ -113,7 +113,7 @@ def check_encoder(folder: Any, encoder: Any, wanted: str | None) -> None:
     if encoder is None or wanted is None:
         return
     try:
-        found = encoder.fingerprint
+        found = encoder.weights_fingerprint
     except BackendUnavailable as error:
         log.warning("[load] only recommend_for_text needs the encoder, and it is not here: %s", error)
         return

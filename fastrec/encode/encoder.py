@@ -5,6 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,12 @@ class Encoder:
             if self._fingerprint is None:
                 self._fingerprint = folders.fingerprint(*self._locate())
             return self._fingerprint
+
+    @property
+    def weights_fingerprint(self) -> str:
+        """The same without the precision: equal on machines that compute the same model in other ways."""
+        folder, settings = self._locate()
+        return folders.fingerprint(folder, replace(settings, precision="fp32"))
 
     def encode(
         self,
