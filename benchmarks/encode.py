@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 
 WORKER = Path(__file__).parent / "peers" / "encode.py"
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 BASE = "sentence-transformers-fp32"
 OURS = ["fastrec-fp32", "fastrec-bf16x3", "fastrec-bf16", "fastrec-int8"]
 PEERS = [
