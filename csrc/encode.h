@@ -27,6 +27,7 @@ struct Linear {
 };
 
 // Rows of inputs as a kind wants them: rows * 4 * steps bytes; for int8 x = scale * (code - zero), code uint8.
+// For AMX (tiled) 16 rows lie together in tiles of 64 bytes a row: [ceil(rows / 16)][steps / 16][16][64 bytes].
 struct Rows {
   const void* data;
   const float* scales;  // [rows], int8 only
@@ -44,6 +45,12 @@ struct Attention {
   float* scratch;         // attention_scratch(length, dims) floats
 };
 
+// Where byte `byte` of row r lies among rows of 4 * steps bytes.
+static inline int64_t byte_place(int64_t r, int64_t byte, int64_t steps, bool tiled) {
+  if (!tiled) return r * 4 * steps + byte;
+  return (r / 16 * (steps / 16) + byte / 64) * 1024 + r % 16 * 64 + byte % 64;
+}
+
 constexpr int64_t kKeyBlock = 256;
 constexpr int64_t kMostQueries = 12;
 
@@ -57,16 +64,17 @@ static inline int64_t attention_scratch(int64_t length, int64_t dims) {
 struct EncodeKernel {
   const char* name;
   int64_t code_max;  // the largest code of an input of linear_int8
+  bool tiled;        // what linear_int8, linear_bf16 and linear_split take
   // out[rows, N] = inputs * weights + bias
   void (*linear_f32)(const Rows& x, int64_t rows, const Linear& w, float* out);
   void (*linear_int8)(const Rows& x, int64_t rows, const Linear& w, float* out);
   void (*linear_bf16)(const Rows& x, int64_t rows, const Linear& w, float* out);
   void (*linear_split)(const Rows& x, int64_t rows, const Linear& w, float* out);  // null but with AMX
   // codes [rows, 4 * steps]; scales, zeros [rows]
-  void (*quantize)(const float* x, int64_t rows, int64_t K, int64_t steps, int64_t code_max, uint8_t* codes,
-                   float* scales, float* zeros);
-  void (*to_bf16)(const float* x, int64_t rows, int64_t K, int64_t steps, uint16_t* out);
-  void (*split)(const float* x, int64_t rows, int64_t K, int64_t steps, uint16_t* out);
+  void (*quantize)(const float* x, int64_t rows, int64_t K, int64_t steps, int64_t code_max, bool tiled,
+                   uint8_t* codes, float* scales, float* zeros);
+  void (*to_bf16)(const float* x, int64_t rows, int64_t K, int64_t steps, bool tiled, uint16_t* out);
+  void (*split)(const float* x, int64_t rows, int64_t K, int64_t steps, uint16_t* out);  // tiled
   // x[rows, D] = activation(x + bias) in place; bias may be null
   void (*bias_gelu)(float* x, int64_t rows, int64_t D, const float* bias, Activation activation);
   // out = layer_norm(x + bias + residual) * weight + shift; bias and residual may be null, out may be x or residual

@@ -40,15 +40,15 @@ static inline void products() {
 
 // One 32 x 32 (or 32 x 16) block: C = tiles 0..3, A = 4, 5, B = 6, 7.
 template <Kind K, bool Two>
-static inline void block(const char* a, int64_t a_stride, const char* b0, const char* b1, int64_t low_b, int64_t tiles,
+static inline void block(const char* a, int64_t next_a, const char* b0, const char* b1, int64_t low_b, int64_t tiles,
                          float* c) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   for (int64_t t = 0; t < tiles; ++t) {
-    _tile_loadd(4, a + 64 * t, a_stride);
-    _tile_loadd(5, a + 64 * t + 16 * a_stride, a_stride);
+    _tile_loadd(4, a + 1024 * t, 64);
+    _tile_loadd(5, a + next_a + 1024 * t, 64);
     if (K == Kind::kSplit) {
       _tile_loadd(6, b0 + low_b + 1024 * t, 64);
       if (Two) _tile_loadd(7, b1 + low_b + 1024 * t, 64);
@@ -58,9 +58,9 @@ static inline void block(const char* a, int64_t a_stride, const char* b0, const 
     if (Two) _tile_loadd(7, b1 + 1024 * t, 64);
     products<K, Two>();
     if (K == Kind::kSplit) {
-      const char* low = a + a_stride / 2 + 64 * t;
-      _tile_loadd(4, low, a_stride);
-      _tile_loadd(5, low + 16 * a_stride, a_stride);
+      const char* low = a + 1024 * (tiles + t);
+      _tile_loadd(4, low, 64);
+      _tile_loadd(5, low + next_a, 64);
       products<K, Two>();
     }
   }
@@ -79,17 +79,17 @@ static void linear_tiles(const Rows& x, int64_t rows, const Linear& w, float* ou
   constexpr bool kCodes = K == Kind::kInt8;
   constexpr int64_t kTimes = K == Kind::kSplit ? 2 : 1;
   alignas(64) float c[32 * 32];
-  const int64_t tiles = w.steps / 16, n_panels = (w.N + 15) / 16, a_stride = kTimes * 4 * w.steps;
+  const int64_t tiles = w.steps / 16, n_panels = (w.N + 15) / 16, next_a = kTimes * 64 * w.steps;
   const int64_t low_b = 64 * w.steps;
   for (int64_t panel = 0; panel < n_panels; panel += 2) {
     const bool two = panel + 1 < n_panels;
     const char* b0 = static_cast<const char*>(w.panels) + panel * kTimes * low_b;
     for (int64_t row = 0; row < rows; row += 32) {
-      const char* a = static_cast<const char*>(x.data) + row * a_stride;
+      const char* a = static_cast<const char*>(x.data) + row / 16 * next_a;
       if (two) {
-        block<K, true>(a, a_stride, b0, b0 + kTimes * low_b, low_b, tiles, c);
+        block<K, true>(a, next_a, b0, b0 + kTimes * low_b, low_b, tiles, c);
       } else {
-        block<K, false>(a, a_stride, b0, nullptr, low_b, tiles, c);
+        block<K, false>(a, next_a, b0, nullptr, low_b, tiles, c);
       }
       const int64_t here = rows - row < 32 ? rows - row : 32;
       for (int64_t r = 0; r < here; ++r)

@@ -148,7 +148,7 @@ struct SumsInt8 {
 
 namespace fastrec {
 
-const EncodeKernel encode_avx2 = {"avx2", 127, enc_avx2::linear<enc_avx2::SumsF32>,
+const EncodeKernel encode_avx2 = {"avx2", 127, false, enc_avx2::linear<enc_avx2::SumsF32>,
                                   enc_avx2::linear<enc_avx2::SumsInt8>, nullptr, nullptr, enc_avx2::quantize,
                                   enc_avx2::to_bf16, enc_avx2::split, enc_avx2::bias_gelu, enc_avx2::add_layer_norm,
                                   enc_avx2::attention, enc_avx2::row_sum};

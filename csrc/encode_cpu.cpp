@@ -40,13 +40,13 @@ void linear_block(const float* x, int64_t rows, const Linear& w, LinearKind kind
   float* scales = room(0, 2 * kRows);
   void* codes = room(1, kRows * w.steps * (kind == kLinearSplit ? 2 : 1) + 16);
   if (kind == kLinearInt8) {
-    level.quantize(x, rows, w.K, w.steps, level.code_max, static_cast<uint8_t*>(codes), scales, scales + kRows);
+    level.quantize(x, rows, w.K, w.steps, level.code_max, level.tiled, static_cast<uint8_t*>(codes), scales, scales + kRows);
     level.linear_int8({codes, scales, scales + kRows}, rows, w, out);
   } else if (kind == kLinearSplit) {
     level.split(x, rows, w.K, w.steps, static_cast<uint16_t*>(codes));
     level.linear_split({codes, nullptr, nullptr}, rows, w, out);
   } else {
-    level.to_bf16(x, rows, w.K, w.steps, static_cast<uint16_t*>(codes));
+    level.to_bf16(x, rows, w.K, w.steps, level.tiled, static_cast<uint16_t*>(codes));
     level.linear_bf16({codes, nullptr, nullptr}, rows, w, out);
   }
 }

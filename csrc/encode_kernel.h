@@ -91,11 +91,10 @@ static void row_sum(const float* x, int64_t rows, int64_t D, float factor, float
   }
 }
 
-static void quantize(const float* x, int64_t rows, int64_t K, int64_t steps, int64_t code_max, uint8_t* codes,
-                     float* scales, float* zeros) {
+static void quantize(const float* x, int64_t rows, int64_t K, int64_t steps, int64_t code_max, bool tiled,
+                     uint8_t* codes, float* scales, float* zeros) {
   for (int64_t r = 0; r < rows; ++r) {
     const float* from = x + r * K;
-    uint8_t* to = codes + 4 * r * steps;
     Vec low = Vec::zero(), high = Vec::zero();  // 0 is always a code
     Vec poison = Vec::zero();                   // NaN where a value is not finite
     for (int64_t k = 0; k < K; k += 16) {
@@ -114,16 +113,16 @@ static void quantize(const float* x, int64_t rows, int64_t K, int64_t steps, int
     for (int64_t k = 0; k < 4 * steps; k += 16) {
       const Vec v = k < K ? Vec::load_n(from + k, K - k) : Vec::zero();
       const Vec code = v.mul(inverse).round().add(offset).max(Vec::zero()).min(limit);
-      code.store_codes(to + k);
+      code.store_codes(codes + byte_place(r, k, steps, tiled));
     }
   }
 }
 
-static void to_bf16(const float* x, int64_t rows, int64_t K, int64_t steps, uint16_t* out) {
+static void to_bf16(const float* x, int64_t rows, int64_t K, int64_t steps, bool tiled, uint16_t* out) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t k = 0; k < 2 * steps; k += 16) {
       const Vec v = k < K ? Vec::load_n(x + r * K + k, K - k) : Vec::zero();
-      v.store_bf16(out + 2 * r * steps + k);
+      v.store_bf16(out + byte_place(r, 2 * k, steps, tiled) / 2);
     }
 }
 
@@ -132,9 +131,9 @@ static void split(const float* x, int64_t rows, int64_t K, int64_t steps, uint16
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t k = 0; k < 2 * steps; k += 16) {
       const Vec v = k < K ? Vec::load_n(x + r * K + k, K - k) : Vec::zero();
-      uint16_t* to = out + 4 * r * steps + k;
+      uint16_t* to = out + byte_place(r, 2 * k, 2 * steps, true) / 2;
       v.store_bf16(to);
-      v.sub(Vec::load_bf16(to)).store_bf16(to + 2 * steps);
+      v.sub(Vec::load_bf16(to)).store_bf16(to + 512 * (steps / 16));
     }
 }
 

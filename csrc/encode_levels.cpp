@@ -23,6 +23,7 @@ std::vector<EncodeKernel> find_levels() {
       levels.push_back(vnni);
       if (__builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") && amx_allowed()) {
         vnni.name = "amx";
+        vnni.tiled = true;
         vnni.linear_int8 = linear_int8_amx;
         vnni.linear_bf16 = linear_bf16_amx;
         vnni.linear_split = linear_split_amx;

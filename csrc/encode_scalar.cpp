@@ -139,7 +139,7 @@ struct SumsInt8 {
 
 namespace fastrec {
 
-const EncodeKernel encode_scalar = {"scalar", 255, enc_scalar::linear<enc_scalar::SumsF32>,
+const EncodeKernel encode_scalar = {"scalar", 255, false, enc_scalar::linear<enc_scalar::SumsF32>,
                                     enc_scalar::linear<enc_scalar::SumsInt8>,
                                     enc_scalar::linear<enc_scalar::SumsBf16>, nullptr, enc_scalar::quantize,
                                     enc_scalar::to_bf16, enc_scalar::split, enc_scalar::bias_gelu, enc_scalar::add_layer_norm,
