@@ -4,6 +4,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "simd.h"
+
 namespace fastrec {
 namespace FASTREC_LEVEL {
 
@@ -12,11 +14,6 @@ struct Vec {
   static inline Vec zero() { return {_mm512_setzero_ps()}; }
   static inline Vec all(float x) { return {_mm512_set1_ps(x)}; }
   static inline Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
-  static inline void load_pairs(const uint16_t* p, Vec& even, Vec& odd) {
-    const __m512i pairs = _mm512_loadu_si512(p);
-    even.v = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-    odd.v = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
-  }
   inline void store(float* p) const { _mm512_storeu_ps(p, v); }
   inline void add_product(const Vec& a, const Vec& b) { v = _mm512_fmadd_ps(a.v, b.v, v); }
   inline Vec plus(const Vec& other) const { return {_mm512_add_ps(v, other.v)}; }
@@ -31,28 +28,28 @@ struct Vec64 {
     lo = _mm512_fmadd_pd(all, _mm512_cvtps_pd(_mm256_loadu_ps(p)), lo);
     hi = _mm512_fmadd_pd(all, _mm512_cvtps_pd(_mm256_loadu_ps(p + 8)), hi);
   }
-  inline void add_products(const float* q, const float* p) {
-    lo = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_loadu_ps(q)), _mm512_cvtps_pd(_mm256_loadu_ps(p)), lo);
-    hi = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_loadu_ps(q + 8)), _mm512_cvtps_pd(_mm256_loadu_ps(p + 8)), hi);
-  }
   inline void store(double* p) const {
     _mm512_storeu_pd(p, lo);
     _mm512_storeu_pd(p + 8, hi);
   }
 };
 
-struct Codes {
-  __m512i v;
-  static inline Codes load(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
-};
-
 // 28 sums, 2 registers of items and the query fit into the 32 registers.
 static constexpr int panels_for(int users) { return users <= 2 ? 1 : users <= 8 ? 3 : 2; }
 static constexpr int splits_for(int users) { return users == 1 ? 8 : users == 2 ? 4 : 1; }
-static constexpr int kExactPanels = 4;
-static constexpr int kProbeSums = 24;
-static constexpr int int8_panels_for(int users) { return users <= 2 ? 1 : users <= 8 ? 3 : 2; }
-static constexpr int int8_splits_for(int users) { return users == 1 ? 8 : users == 2 ? 4 : 1; }
+
+// What the kinds of int8 sums share.
+struct Int8 {
+  using Part = __m512i;
+  static constexpr int kDims = 4, kParts = 1;
+  static constexpr bool kScaled = true;
+  static constexpr int panels(int users) { return panels_for(users); }
+  static constexpr int splits(int users) { return splits_for(users); }
+  __m512i v;
+  static inline __m512i load(const char* values, int) { return _mm512_loadu_si512(values); }
+  inline void plus(const Int8& other) { v = _mm512_add_epi32(v, other.v); }
+  inline Vec to_float() const { return {_mm512_cvtepi32_ps(v)}; }
+};
 
 }  // namespace FASTREC_LEVEL
 }  // namespace fastrec

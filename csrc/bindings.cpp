@@ -20,8 +20,8 @@ namespace {
 
 using Address = std::uintptr_t;
 using CsrAddress = std::tuple<Address, Address, Address>;  // indptr, rows, values
-// ScreenKind, codes, scales, errors, largest error, largest reach, always
-using ScreenAddress = std::tuple<int, Address, Address, Address, double, double, bool>;
+// ScreenKind, codes, scales, errors, largest error, largest reach
+using ScreenAddress = std::tuple<int, Address, Address, Address, double, double>;
 
 template <typename T>
 T* at(Address address) {
@@ -57,12 +57,12 @@ void interruptible(const Run& run) {
   if (interrupted) throw py::error_already_set();
 }
 
-fastrec::Scoring scoring(Address queries, Address panels, int64_t B, int64_t N, int64_t D, Address bias,
+fastrec::Scoring scoring(Address queries, Address items, int64_t B, int64_t N, int64_t D, Address bias,
                          const CsrAddress& history, const CsrAddress& similarity) {
   fastrec::require(B >= 0 && N >= 0 && D >= 0, "sizes are not negative");
   fastrec::mul_no_overflow(fastrec::mul_no_overflow(B, std::max<int64_t>(D, 1)), 4);
   fastrec::mul_no_overflow(fastrec::mul_no_overflow(N + 16, std::max<int64_t>(D, 1)), 4);
-  return {at<const float>(queries), at<const float>(panels), B, N, D, at<const float>(bias), csr(history),
+  return {at<const float>(queries), at<const float>(items), B, N, D, at<const float>(bias), csr(history),
           csr(similarity)};
 }
 
@@ -75,7 +75,7 @@ PYBIND11_MODULE(_C, m) {
     std::vector<std::string> names;
     for (const fastrec::Kernel* level : fastrec::simd_levels()) names.emplace_back(level->name);
     return names;
-  }, "Names of the instruction-set levels that this machine can run, widest last.");
+  }, "Names of the instruction-set levels that this machine can run, the best last.");
 
   m.def("probe", [](Address values, int64_t n, int64_t rounds, int threads, const std::string& simd) {
     py::gil_scoped_release release;
@@ -83,54 +83,54 @@ PYBIND11_MODULE(_C, m) {
   }, "(multiply-adds a second, bytes read a second) of this machine", py::kw_only(), py::arg("values"),
      py::arg("n"), py::arg("rounds"), py::arg("threads"), py::arg("simd"));
 
-  m.def("pack_items", [](Address items, int64_t n, int64_t dims, Address panels, Address squares, int threads) {
+  m.def("pack_items", [](Address items, int64_t n, int64_t dims, Address rows, Address squares, int threads) {
     py::gil_scoped_release release;
-    fastrec::pack_items(at<const float>(items), n, dims, at<float>(panels), at<double>(squares), threads);
-  }, py::kw_only(), py::arg("items"), py::arg("n"), py::arg("dims"), py::arg("panels"), py::arg("squares"),
+    fastrec::pack_items(at<const float>(items), n, dims, at<float>(rows), at<double>(squares), threads);
+  }, py::kw_only(), py::arg("items"), py::arg("n"), py::arg("dims"), py::arg("rows"), py::arg("squares"),
      py::arg("threads"));
 
-  m.def("screen_items", [](Address panels, int64_t n_panels, int64_t dims, bool int8, Address codes,
+  m.def("screen_items", [](Address items, int64_t n, int64_t dims, bool int8, Address codes,
                            Address scales, Address errors, int threads) {
     py::gil_scoped_release release;
     if (int8) {
-      fastrec::screen_int8(at<const float>(panels), n_panels, dims, at<uint8_t>(codes), at<float>(scales),
+      fastrec::screen_int8(at<const float>(items), n, dims, at<uint8_t>(codes), at<float>(scales),
                            at<float>(errors), threads);
     } else {
-      fastrec::screen_bf16(at<const float>(panels), n_panels, dims, at<uint16_t>(codes), at<float>(scales),
+      fastrec::screen_bf16(at<const float>(items), n, dims, at<uint16_t>(codes), at<float>(scales),
                            at<float>(errors), threads);
     }
-  }, py::kw_only(), py::arg("panels"), py::arg("n_panels"), py::arg("dims"), py::arg("int8"), py::arg("codes"),
+  }, py::kw_only(), py::arg("items"), py::arg("n"), py::arg("dims"), py::arg("int8"), py::arg("codes"),
      py::arg("scales"), py::arg("errors"), py::arg("threads"));
 
-  m.def("score_topk", [](Address queries, Address panels, int64_t B, int64_t N, int64_t D, Address bias,
+  m.def("score_topk", [](Address queries, Address items, int64_t B, int64_t N, int64_t D, Address bias,
                          const CsrAddress& history, const CsrAddress& similarity, int64_t k,
                          const CsrAddress& seen, const CsrAddress& deny, const CsrAddress& allow,
-                         Address dense_bound, Address init_bound, const ScreenAddress& screen, int threads,
+                         Address dense_bound, Address init_bound, int64_t repeats, const ScreenAddress& screen, int threads,
                          const std::string& simd, Address scores, Address rows) {
-    const fastrec::TopkArgs args{scoring(queries, panels, B, N, D, bias, history, similarity), k, csr(seen),
+    const fastrec::TopkArgs args{scoring(queries, items, B, N, D, bias, history, similarity), k, csr(seen),
                                  csr(deny), csr(allow), at<const double>(dense_bound),
-                                 at<const double>(init_bound), threads, at<float>(scores), at<int64_t>(rows),
+                                 at<const double>(init_bound), repeats, threads, at<float>(scores), at<int64_t>(rows),
                                  static_cast<fastrec::ScreenKind>(std::get<0>(screen)),
                                  {at<const void>(std::get<1>(screen)), at<const float>(std::get<2>(screen)),
-                                  at<const float>(std::get<3>(screen))},
-                                 std::get<4>(screen), std::get<5>(screen), std::get<6>(screen)};
+                                  at<const float>(std::get<3>(screen)), (N + 15) / 16},
+                                 std::get<4>(screen), std::get<5>(screen)};
     fastrec::mul_no_overflow(fastrec::mul_no_overflow(B, k), 8);
     const fastrec::Kernel& level = fastrec::simd_level(simd.c_str());
     interruptible([&](fastrec::Stop& stop) { fastrec::score_topk(args, level, stop); });
-  }, py::kw_only(), py::arg("queries"), py::arg("panels"), py::arg("B"), py::arg("N"), py::arg("D"),
+  }, py::kw_only(), py::arg("queries"), py::arg("items"), py::arg("B"), py::arg("N"), py::arg("D"),
      py::arg("bias"), py::arg("history"), py::arg("similarity"), py::arg("k"), py::arg("seen"), py::arg("deny"),
-     py::arg("allow"), py::arg("dense_bound"), py::arg("init_bound"), py::arg("screen"),
+     py::arg("allow"), py::arg("dense_bound"), py::arg("init_bound"), py::arg("repeats"), py::arg("screen"),
      py::arg("threads"), py::arg("simd"), py::arg("scores"), py::arg("rows"));
 
-  m.def("score_pairs", [](Address queries, Address panels, int64_t B, int64_t N, int64_t D, Address bias,
+  m.def("score_pairs", [](Address queries, Address items, int64_t B, int64_t N, int64_t D, Address bias,
                           const CsrAddress& history, const CsrAddress& similarity, const CsrAddress& pairs,
                           int threads, const std::string& simd, Address scores) {
-    const fastrec::Scoring s = scoring(queries, panels, B, N, D, bias, history, similarity);
+    const fastrec::Scoring s = scoring(queries, items, B, N, D, bias, history, similarity);
     const fastrec::Kernel& level = fastrec::simd_level(simd.c_str());
     interruptible([&](fastrec::Stop& stop) {
       fastrec::score_pairs(s, csr(pairs), threads, at<float>(scores), level, stop);
     });
-  }, py::kw_only(), py::arg("queries"), py::arg("panels"), py::arg("B"), py::arg("N"), py::arg("D"),
+  }, py::kw_only(), py::arg("queries"), py::arg("items"), py::arg("B"), py::arg("N"), py::arg("D"),
      py::arg("bias"), py::arg("history"), py::arg("similarity"), py::arg("pairs"), py::arg("threads"),
      py::arg("simd"), py::arg("scores"));
 

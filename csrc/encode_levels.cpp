@@ -19,8 +19,12 @@ std::vector<EncodeKernel> find_levels() {
       vnni.name = "avx512_vnni";
       vnni.code_max = 255;
       vnni.linear_int8 = linear_int8_vnni;
-      if (__builtin_cpu_supports("avx512bf16")) vnni.linear_bf16 = linear_bf16_avx512;
       levels.push_back(vnni);
+      if (__builtin_cpu_supports("avx512bf16")) {
+        vnni.name = "avx512_bf16";
+        vnni.linear_bf16 = linear_bf16_avx512;
+        levels.push_back(vnni);
+      }
       if (__builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") && amx_allowed()) {
         vnni.name = "amx";
         vnni.tiled = true;

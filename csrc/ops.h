@@ -26,36 +26,35 @@ struct Csr {
   int64_t size(int64_t r) const { return indptr[r + 1] - indptr[r]; }
 };
 
-// The levels that this machine can run, widest last.
+// The levels that this machine can run, the best last.
 std::vector<const Kernel*> simd_levels();
-// The level of this name, or the widest for "".
+// The level of this name, or the best for "".
 const Kernel& simd_level(const char* name);
 
 // The limits of the machine on so many threads: floating-point operations a second, and bytes a second when reading
 // values [n].
 std::pair<double, double> probe(const float* values, int64_t n, int64_t rounds, int threads, const Kernel& level);
 
-// panels [ceil(N / 16), D, 16] of items [N, D]: item 16 p + l is panels[p, :, l]; the lanes beyond N are zero.
-// squares [N]: the squared length of every item.
-void pack_items(const float* items, int64_t n, int64_t dims, float* panels, double* squares, int threads);
+// rows [N, D]: a copy of items [N, D]; squares [N]: the squared length of every item.
+void pack_items(const float* items, int64_t n, int64_t dims, float* rows, double* squares, int threads);
 
-// The screens of simd.h out of panels [ceil(N / 16), D, 16]. scales [panels, 16], errors [panels, 2].
-void screen_int8(const float* panels, int64_t n_panels, int64_t dims, uint8_t* codes, float* scales, float* errors,
-                 int threads);
-void screen_bf16(const float* panels, int64_t n_panels, int64_t dims, uint16_t* codes, float* scales, float* errors,
+// The screens of simd.h out of items [N, D], with scales [panels, 16] and errors [panels, 2]; what lies beyond N
+// stands for zeros.
+void screen_int8(const float* items, int64_t n, int64_t dims, uint8_t* codes, float* scales, float* errors, int threads);
+void screen_bf16(const float* items, int64_t n, int64_t dims, uint16_t* codes, float* scales, float* errors,
                  int threads);
 
 // score(u, i) = float32(<queries[u], item i> + sum_j history[u, j] * similarity[j, i] + bias[i])
 struct Scoring {
   const float* queries;  // [B, D]
-  const float* panels;   // [ceil(N / 16), D, 16]
+  const float* items;    // [N, D]
   int64_t B, N, D;
   const float* bias;     // [N] or null; -inf: never returned
   Csr history;           // [B, M] with values, or null
   Csr similarity;        // [M, N] with values, columns ascending
 };
 
-// What a catalogue is screened with before its exact scores: its float32 panels, or a screen of fewer bits.
+// What the codes are that a catalogue is screened with before the exact scores; none: every score is exact.
 enum class ScreenKind { kNone, kInt8, kBf16 };
 
 // The best k items of every user that are neither seen nor denied, are allowed where `allow` is given, and
@@ -65,14 +64,14 @@ struct TopkArgs {
   int64_t k;
   Csr seen, deny, allow;      // [B, N], rows ascending without repeats
   const double* dense_bound;  // [B] at least |<queries[u], item i>| for every i, and 0 only for a zero query
-  const double* init_bound;   // [B] at least |sparse + bias| for every i
+  const double* init_bound;   // [B] at least sum |sparse terms| + |bias| for every i
+  int64_t repeats;            // most entries of one column in one row of the similarity
   int threads;
   float* scores;              // [B, k], -inf where fewer than k exist
   int64_t* rows;              // [B, k], -1 there
   ScreenKind screen_kind;     // what screen holds
   Screen screen;
   double screen_error, screen_reach;  // at least scale * error, and scale * code length, of every item
-  bool screen_always;         // also where float32 would be faster; for tests
 };
 void score_topk(const TopkArgs& args, const Kernel& level, Stop& stop);
 

@@ -40,10 +40,31 @@ struct Ahead {
   }
 };
 
-// Tests a panel's scores before anything is written.
-static inline void test(const Vec& scores, int32_t row, Hits& hits) {
-  const uint32_t mask = scores.above(hits.cut);
-  if (__builtin_expect(mask != 0, 0)) push(scores, mask, row, hits);
+// Tests the bounds of a panel's scores before anything is written:
+//   s (t <x, c> + |q| max(|i - i'| / s) + |q - q'| max|c|) + init   for item i' = s c and query q' = t x,
+// the maxima over the panel, s = t = 1 where nothing is scaled.
+template <bool kScaled>
+static inline void finish(const Screen& screen, int64_t panel, const Vec& dots, const Tile& tile, int u,
+                          const float* init) {
+  Vec bound = Vec::load(init + u * tile.init_stride), inner = dots;
+  if (kScaled) {
+    inner = Vec::all(0.0f);
+    inner.add_product(Vec::all(tile.step[u]), dots);
+  }
+  inner.add_product(Vec::all(tile.item_weight[u]), Vec::all(screen.errors[2 * panel]));
+  inner.add_product(Vec::all(tile.query_weight[u]), Vec::all(screen.errors[2 * panel + 1]));
+  if (kScaled) {
+    bound.add_product(inner, Vec::load(screen.scales + panel * kLanes));
+  } else {
+    bound = bound.plus(inner);
+  }
+  const uint32_t mask = bound.above(tile.hits[u].cut);
+  if (__builtin_expect(mask != 0, 0)) push(bound, mask, static_cast<int32_t>(panel * kLanes), tile.hits[u]);
+}
+
+// Makes room for another tile.
+static inline void flush_full(const Tile& tile, int u) {
+  if (__builtin_expect(tile.hits[u].count > kFlushAt, 0)) tile.flush(tile.context, tile.first_user + u);
 }
 
 }  // namespace FASTREC_LEVEL

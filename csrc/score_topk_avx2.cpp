@@ -1,9 +1,10 @@
 // AVX2 and FMA: a panel is two registers.
 #if defined(__x86_64__)
-#include <immintrin.h>
-#include <stdint.h>
-
 #define FASTREC_LEVEL avx2
+
+#include <immintrin.h>
+
+#include "simd.h"
 
 namespace fastrec {
 namespace avx2 {
@@ -13,13 +14,6 @@ struct Vec {
   static inline Vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static inline Vec all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
   static inline Vec load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-  static inline void load_pairs(const uint16_t* p, Vec& even, Vec& odd) {
-    const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-    const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16));
-    even = {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
-    odd = {_mm256_castsi256_ps(_mm256_and_si256(a, upper)), _mm256_castsi256_ps(_mm256_and_si256(b, upper))};
-  }
   inline void store(float* p) const {
     _mm256_storeu_ps(p, lo);
     _mm256_storeu_ps(p + 8, hi);
@@ -48,87 +42,94 @@ struct Vec64 {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) v[i] = _mm256_fmadd_pd(all, _mm256_cvtps_pd(_mm_loadu_ps(p + 4 * i)), v[i]);
   }
-  inline void add_products(const float* q, const float* p) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const __m256d left = _mm256_cvtps_pd(_mm_loadu_ps(q + 4 * i));
-      v[i] = _mm256_fmadd_pd(left, _mm256_cvtps_pd(_mm_loadu_ps(p + 4 * i)), v[i]);
-    }
-  }
   inline void store(double* p) const {
     for (int i = 0; i < 4; ++i) _mm256_storeu_pd(p + 4 * i, v[i]);
   }
 };
 
-struct Codes {
-  __m256i lo, hi;
-  static inline Codes load(const uint8_t* p) {
-    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
-            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+// Codes of bfloat16 against float32 queries: the even dimensions are the lower halves of the words. 12 sums, 2
+// registers of items, the query and the mask fill the 16 registers.
+struct SumsBf16 {
+  using Part = Vec;
+  static constexpr int kDims = 2, kParts = 2;
+  static constexpr bool kScaled = false;
+  static constexpr int panels(int users) { return users == 2 ? 2 : 1; }
+  static constexpr int splits(int users) { return users == 1 ? 4 : 1; }
+  Vec v;
+  static inline SumsBf16 zero() { return {Vec::zero()}; }
+  static inline SumsBf16 start(const Tile&, int) { return zero(); }
+  static inline Vec load(const char* values, int h) {
+    const __m256i_u* at = reinterpret_cast<const __m256i_u*>(values);
+    if (h == 0) {
+      return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(at), 16)),
+              _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(at + 1), 16))};
+    }
+    // Read again: kept from the even part the codes would push sums out of the registers, hence no intrinsics here.
+    const __m256 upper = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000u)));
+    Vec odd;
+    asm("vandps %2, %1, %0" : "=x"(odd.lo) : "x"(upper), "m"(at[0]));
+    asm("vandps %2, %1, %0" : "=x"(odd.hi) : "x"(upper), "m"(at[1]));
+    return odd;
   }
+  inline void add(const Vec& items, int32_t word) {
+    const __m256 q = _mm256_castsi256_ps(_mm256_set1_epi32(word));
+    v.add_product({q, q}, items);
+  }
+  inline void plus(const SumsBf16& other) { v = v.plus(other.v); }
+  inline Vec to_float() const { return v; }
 };
 
-struct Sums {
+struct SumsInt8 {
+  struct Part {
+    __m256i lo, hi;
+  };
+  static constexpr int kDims = 4, kParts = 1;
+  static constexpr bool kScaled = true;
+  // The products need registers of their own.
+  static constexpr int panels(int) { return 1; }
+  static constexpr int splits(int users) { return users == 1 ? 4 : 1; }
   __m256i lo, hi;
-  static inline Sums all(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+  static inline SumsInt8 zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static inline SumsInt8 start(const Tile& tile, int u) {
+    return {_mm256_set1_epi32(tile.offset[u]), _mm256_set1_epi32(tile.offset[u])};
+  }
+  static inline Part load(const char* values, int) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values)),
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + 32))};
+  }
   // Pairs fit into int16 because the codes of a query stay within -63 .. 63: 2 * 255 * 63 < 2^15.
   static inline __m256i dots(__m256i items, __m256i four) {
     return _mm256_madd_epi16(_mm256_maddubs_epi16(items, four), _mm256_set1_epi16(1));
   }
-  inline void add_dots(const Codes& items, int32_t four) {
-    const __m256i query = _mm256_set1_epi32(four);
+  inline void add(const Part& items, int32_t word) {
+    const __m256i query = _mm256_set1_epi32(word);
     lo = _mm256_add_epi32(lo, dots(items.lo, query));
     hi = _mm256_add_epi32(hi, dots(items.hi, query));
   }
-  inline void plus(const Sums& other) {
+  inline void plus(const SumsInt8& other) {
     lo = _mm256_add_epi32(lo, other.lo);
     hi = _mm256_add_epi32(hi, other.hi);
   }
   inline Vec to_float() const { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
 };
 
-// 12 sums, 2 registers of items and the query fill the 16 registers.
-static constexpr int panels_for(int users) { return users == 2 ? 2 : 1; }
-static constexpr int splits_for(int users) { return users == 1 ? 4 : 1; }
-static constexpr int kExactPanels = 2;
 static constexpr int kProbeSums = 6;
-// The products need registers of their own.
-static constexpr int int8_panels_for(int) { return 1; }
-static constexpr int int8_splits_for(int users) { return users == 1 ? 4 : 1; }
 
 }  // namespace avx2
 }  // namespace fastrec
 
+#include "transpose_x86.h"
+#include "exact_kernel.h"
 #include "probe_kernel.h"
-#include "score_topk_int8_kernel.h"
 #include "score_topk_kernel.h"
-#include "scan_switch.h"
 
 namespace fastrec {
 
-static void scan(const float* panels, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
-  FASTREC_SWITCH_6(avx2::scan_users, panels, dims, first, last, tile);
-}
+static constexpr Walk kBf16 = {avx2::scan<avx2::SumsBf16, 6>, 6};
+static constexpr Walk kInt8 = {avx2::scan<avx2::SumsInt8, 4>, 4};
 
-static void scan_bf16(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
-  switch (tile.n_users) {
-    FASTREC_CASE(1, avx2::scan_bf16_users, screen, dims, first, last, tile);
-    FASTREC_CASE(2, avx2::scan_bf16_users, screen, dims, first, last, tile);
-    default: return avx2::scan_bf16_users<3>(screen, dims, first, last, tile);
-  }
-}
-
-static void scan_int8(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
-  switch (tile.n_users) {
-    FASTREC_CASE(1, avx2::scan_int8_users, screen, dims, first, last, tile);
-    FASTREC_CASE(2, avx2::scan_int8_users, screen, dims, first, last, tile);
-    FASTREC_CASE(3, avx2::scan_int8_users, screen, dims, first, last, tile);
-    default: return avx2::scan_int8_users<4>(screen, dims, first, last, tile);
-  }
-}
-
-const Kernel kernel_avx2 = {"avx2", 6, scan, avx2::exact, avx2::exact_pairs, 3, scan_bf16, 4, 63, scan_int8,
-                            avx2::probe_fma, avx2::probe_read, {14.0, 28.0, 11.4}};
+const Kernel kernel_avx2 = {"avx2", 63, kBf16, kInt8, 0, kBf16, kInt8, avx2::exact,
+                            avx2::probe_fma, avx2::probe_read};
 
 }  // namespace fastrec
 #endif

@@ -7,42 +7,62 @@
 namespace fastrec {
 namespace avx512 {
 
-struct Sums {
-  __m512i v;
-  static inline Sums all(int32_t x) { return {_mm512_set1_epi32(x)}; }
+// Codes of bfloat16 against float32 queries: the even dimensions are the lower halves of the words.
+struct SumsBf16 {
+  using Part = Vec;
+  static constexpr int kDims = 2, kParts = 2;
+  static constexpr bool kScaled = false;
+  static constexpr int panels(int users) { return panels_for(users); }
+  static constexpr int splits(int users) { return splits_for(users); }
+  Vec v;
+  static inline SumsBf16 zero() { return {Vec::zero()}; }
+  static inline SumsBf16 start(const Tile&, int) { return zero(); }
+  static inline Vec load(const char* values, int h) {
+    const __m512i_u& pairs = *reinterpret_cast<const __m512i_u*>(values);
+    Vec part;
+    // Read twice: kept for the odd part the codes would push sums out of the registers, hence no intrinsics here.
+    if (h == 0) {
+      asm("vpslld $16, %1, %0" : "=v"(part.v) : "m"(pairs));
+    } else {
+      const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+      asm("vpandd %2, %1, %0" : "=v"(part.v) : "v"(upper), "m"(pairs));
+    }
+    return part;
+  }
+  inline void add(const Vec& items, int32_t word) {
+    v.add_product({_mm512_castsi512_ps(_mm512_set1_epi32(word))}, items);
+  }
+  inline void plus(const SumsBf16& other) { v = v.plus(other.v); }
+  inline Vec to_float() const { return v; }
+};
+
+struct SumsInt8 : Int8 {
+  static inline SumsInt8 zero() { return {{_mm512_setzero_si512()}}; }
+  static inline SumsInt8 start(const Tile& tile, int u) { return {{_mm512_set1_epi32(tile.offset[u])}}; }
   // Pairs fit into int16 because the codes of a query stay within -63 .. 63: 2 * 255 * 63 < 2^15.
-  inline void add_dots(const Codes& items, int32_t four) {
-    const __m512i pairs = _mm512_maddubs_epi16(items.v, _mm512_set1_epi32(four));
+  inline void add(__m512i items, int32_t word) {
+    const __m512i pairs = _mm512_maddubs_epi16(items, _mm512_set1_epi32(word));
     v = _mm512_add_epi32(v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
   }
-  inline void plus(const Sums& other) { v = _mm512_add_epi32(v, other.v); }
-  inline Vec to_float() const { return {_mm512_cvtepi32_ps(v)}; }
 };
+
+static constexpr int kProbeSums = 24;
 
 }  // namespace avx512
 }  // namespace fastrec
 
+#include "transpose_x86.h"
+#include "exact_kernel.h"
 #include "probe_kernel.h"
-#include "score_topk_int8_kernel.h"
 #include "score_topk_kernel.h"
-#include "scan_switch.h"
 
 namespace fastrec {
 
-static void scan(const float* panels, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
-  FASTREC_SWITCH_14(avx512::scan_users, panels, dims, first, last, tile);
-}
+static constexpr Walk kBf16 = {avx512::scan<avx512::SumsBf16, 8>, 8};
+static constexpr Walk kInt8 = {avx512::scan<avx512::SumsInt8, 8>, 8};
 
-static void scan_bf16(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
-  FASTREC_SWITCH_14(avx512::scan_bf16_users, screen, dims, first, last, tile);
-}
-
-static void scan_int8(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
-  FASTREC_SWITCH_8(avx512::scan_int8_users, screen, dims, first, last, tile);
-}
-
-const Kernel kernel_avx512 = {"avx512", 14, scan, avx512::exact, avx512::exact_pairs, 14, scan_bf16, 8, 63, scan_int8,
-                              avx512::probe_fma, avx512::probe_read, {8.7, 11.0, 9.8}};
+const Kernel kernel_avx512 = {"avx512", 63, kBf16, kInt8, 0, kBf16, kInt8, avx512::exact,
+                              avx512::probe_fma, avx512::probe_read};
 
 }  // namespace fastrec
 #endif

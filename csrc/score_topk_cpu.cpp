@@ -4,13 +4,13 @@
 #include <functional>
 
 #include "check.h"
+#include "sparse_search.h"
 #include "topk_search.h"
 
 namespace fastrec {
 namespace {
 
 constexpr int64_t kUsers = 1024;       // most users of one task, for the size of its state
-constexpr int64_t kFewDims = 32;       // the sparse term costs more than the dense one
 constexpr int64_t kSharedUsers = 256;  // up to so many users the reading of the items is the larger half
 
 void write(const TopkArgs& a, int64_t u, const std::vector<uint64_t>& keys) {
@@ -39,6 +39,20 @@ void split_items(const TopkArgs& a, ScreenKind kind, const Kernel& level, Stop& 
   }
 }
 
+// Sparse terms are found for a user, in all items at once.
+void search_sparse(const TopkArgs& a, Stop& stop, int threads) {
+  constexpr int64_t kUsersPerTask = 16;
+  parallel_for((a.s.B + kUsersPerTask - 1) / kUsersPerTask, threads, [&](int64_t task) {
+    SparseSearch search(a);
+    std::vector<uint64_t> found;
+    for (int64_t u = task * kUsersPerTask; u < std::min(a.s.B, (task + 1) * kUsersPerTask); ++u) {
+      stop.check();
+      search.run(u, found);
+      write(a, u, found);
+    }
+  });
+}
+
 }  // namespace
 
 void score_topk(const TopkArgs& a, const Kernel& level, Stop& stop) {
@@ -49,20 +63,19 @@ void score_topk(const TopkArgs& a, const Kernel& level, Stop& stop) {
     for (int64_t u = 0; u < B; ++u) write(a, u, {});
     return;
   }
-  const ScreenKind kind = choose_screen(a, level);
   // Below about a tenth of a millisecond of work a second thread costs more than it gives.
   const double work = static_cast<double>(B) * static_cast<double>(N) * static_cast<double>(a.s.D + 8);
   const int threads = work < 4e6 ? 1 : a.threads;
-  const int64_t most = a.s.history ? kSparseUsers : kUsers;
-  // Sparse terms are found for a user, in all items at once.
-  const bool sparse_only = a.s.history && a.s.D < kFewDims && B >= 4 * threads;
-  if (threads > 1 && !sparse_only && B <= std::max<int64_t>(kSharedUsers, threads * level.users) && panels >= 24 * threads) {
+  if (a.s.D == 0 && a.s.history) return search_sparse(a, stop, threads);
+  const ScreenKind kind = screen_holds(a) ? a.screen_kind : ScreenKind::kNone;
+  const int64_t most = a.s.history ? kSparseUsers : kUsers, wide = level.bf16.users;
+  if (threads > 1 && B <= std::max<int64_t>(kSharedUsers, threads * wide) && panels >= 24 * threads) {
     for (int64_t first = 0; first < B; first += most)
       split_items(a, kind, level, stop, threads, first, std::min(B, first + most));
     return;
   }
   int64_t size = (B + threads - 1) / threads;
-  size = std::min((size + level.users - 1) / level.users * level.users, most);
+  size = std::min((size + wide - 1) / wide * wide, most);
   parallel_for((B + size - 1) / size, threads, [&](int64_t task) {
     const int64_t first = task * size, last = std::min(B, first + size);
     std::vector<std::vector<uint64_t>> found(last - first);

@@ -1,7 +1,7 @@
 // The level that every machine has: plain loops, which the compiler turns into its baseline vectors.
-#include <stdint.h>
-
 #define FASTREC_LEVEL scalar
+
+#include "simd.h"
 
 namespace fastrec {
 namespace scalar {
@@ -20,13 +20,6 @@ struct Vec {
     Vec r;
     for (int i = 0; i < kWidth; ++i) r.v[i] = p[i];
     return r;
-  }
-  static inline void load_pairs(const uint16_t* p, Vec& even, Vec& odd) {
-    for (int i = 0; i < kWidth; ++i) {
-      const uint32_t bits[2] = {static_cast<uint32_t>(p[2 * i]) << 16, static_cast<uint32_t>(p[2 * i + 1]) << 16};
-      __builtin_memcpy(&even.v[i], &bits[0], 4);
-      __builtin_memcpy(&odd.v[i], &bits[1], 4);
-    }
   }
   inline void store(float* p) const {
     for (int i = 0; i < kWidth; ++i) p[i] = v[i];
@@ -56,37 +49,68 @@ struct Vec64 {
   inline void add_product(double q, const float* p) {
     for (int i = 0; i < kWidth; ++i) v[i] += q * static_cast<double>(p[i]);
   }
-  inline void add_products(const float* q, const float* p) {
-    for (int i = 0; i < kWidth; ++i) v[i] += static_cast<double>(q[i]) * static_cast<double>(p[i]);
-  }
   inline void store(double* p) const {
     for (int i = 0; i < kWidth; ++i) p[i] = v[i];
   }
 };
 
-struct Codes {
-  uint8_t v[4 * kWidth];
-  static inline Codes load(const uint8_t* p) {
-    Codes r;
-    __builtin_memcpy(r.v, p, sizeof r.v);
+// Codes of bfloat16 against float32 queries.
+struct SumsBf16 {
+  using Part = Vec;
+  static constexpr int kDims = 2, kParts = 2;
+  static constexpr bool kScaled = false;
+  static constexpr int panels(int) { return 1; }
+  static constexpr int splits(int) { return 1; }
+  Vec v;
+  static inline SumsBf16 zero() { return {Vec::zero()}; }
+  static inline SumsBf16 start(const Tile&, int) { return zero(); }
+  static inline Vec load(const char* values, int h) {
+    Vec r;
+    for (int i = 0; i < kWidth; ++i) {
+      uint16_t half;
+      __builtin_memcpy(&half, values + 4 * i + 2 * h, 2);
+      const uint32_t bits = static_cast<uint32_t>(half) << 16;
+      __builtin_memcpy(&r.v[i], &bits, 4);
+    }
     return r;
   }
+  inline void add(const Vec& items, int32_t word) {
+    float q;
+    __builtin_memcpy(&q, &word, 4);
+    v.add_product(Vec::all(q), items);
+  }
+  inline void plus(const SumsBf16& other) { v = v.plus(other.v); }
+  inline Vec to_float() const { return v; }
 };
 
-struct Sums {
+struct SumsInt8 {
+  struct Part {
+    uint8_t v[4 * kWidth];
+  };
+  static constexpr int kDims = 4, kParts = 1;
+  static constexpr bool kScaled = true;
+  static constexpr int panels(int) { return 1; }
+  static constexpr int splits(int) { return 1; }
   int32_t v[kWidth];
-  static inline Sums all(int32_t x) {
-    Sums r;
+  static inline SumsInt8 all(int32_t x) {
+    SumsInt8 r;
     for (int i = 0; i < kWidth; ++i) r.v[i] = x;
     return r;
   }
-  inline void add_dots(const Codes& items, int32_t four) {
+  static inline SumsInt8 zero() { return all(0); }
+  static inline SumsInt8 start(const Tile& tile, int u) { return all(tile.offset[u]); }
+  static inline Part load(const char* values, int) {
+    Part r;
+    __builtin_memcpy(r.v, values, sizeof r.v);
+    return r;
+  }
+  inline void add(const Part& items, int32_t word) {
     int8_t q[4];
-    __builtin_memcpy(q, &four, 4);
+    __builtin_memcpy(q, &word, 4);
     for (int i = 0; i < kWidth; ++i)
       for (int j = 0; j < 4; ++j) v[i] += static_cast<int32_t>(items.v[4 * i + j]) * q[j];
   }
-  inline void plus(const Sums& other) {
+  inline void plus(const SumsInt8& other) {
     for (int i = 0; i < kWidth; ++i) v[i] += other.v[i];
   }
   inline Vec to_float() const {
@@ -96,36 +120,26 @@ struct Sums {
   }
 };
 
-static constexpr int panels_for(int) { return 1; }
-static constexpr int splits_for(int) { return 1; }
-static constexpr int kExactPanels = 1;
+static inline void transpose(const float* const* from, int64_t d, float* block) {
+  for (int lane = 0; lane < kWidth; ++lane)
+    for (int j = 0; j < 16; ++j) block[j * kWidth + lane] = from[lane][d + j];
+}
+
 static constexpr int kProbeSums = 2;
-static constexpr int int8_panels_for(int) { return 1; }
-static constexpr int int8_splits_for(int) { return 1; }
 
 }  // namespace scalar
 }  // namespace fastrec
 
+#include "exact_kernel.h"
 #include "probe_kernel.h"
-#include "score_topk_int8_kernel.h"
 #include "score_topk_kernel.h"
 
 namespace fastrec {
 
-static void scan(const float* panels, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
-  if (tile.n_users == 2) return scalar::scan_users<2>(panels, dims, first, last, tile);
-  scalar::scan_users<1>(panels, dims, first, last, tile);
-}
+static constexpr Walk kBf16 = {scalar::scan<scalar::SumsBf16, 1>, 1};
+static constexpr Walk kInt8 = {scalar::scan<scalar::SumsInt8, 1>, 1};
 
-static void scan_bf16(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
-  scalar::scan_bf16_users<1>(screen, dims, first, last, tile);
-}
-
-static void scan_int8(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
-  scalar::scan_int8_users<1>(screen, dims, first, last, tile);
-}
-
-const Kernel kernel_scalar = {"scalar", 2, scan, scalar::exact, scalar::exact_pairs, 1, scan_bf16, 1, 127, scan_int8,
-                              scalar::probe_fma, scalar::probe_read, {77.0, 360.0, 290.0}};
+const Kernel kernel_scalar = {"scalar", 127, kBf16, kInt8, 0, kBf16, kInt8, scalar::exact,
+                              scalar::probe_fma, scalar::probe_read};
 
 }  // namespace fastrec

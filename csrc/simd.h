@@ -9,7 +9,7 @@
 namespace fastrec {
 
 constexpr int kLanes = 16;      // items of a panel
-constexpr int kMaxPanels = 4;   // panels of the widest register tile
+constexpr int kMaxPanels = 4;   // panels of the widest tile
 constexpr int kRawHits = 192;   // capacity of Hits
 constexpr int kFlushAt = kRawHits - kLanes * kMaxPanels;  // beyond it a tile might not fit any more
 
@@ -21,10 +21,12 @@ struct Hits {
   int32_t rows[kRawHits];
 };
 
-// Some users on their way over the catalogue.
+// Some users on their way over the catalogue. Queries come in words of 4 bytes: a float32, two bfloat16 or four int8;
+// [word][user], and in AMX tiles [16 users][16 words][user][word], words beyond the query and users beyond the last
+// are 0.
 struct Tile {
   int32_t n_users;    // 1 .. users of the kernel's scan
-  const void* queries;  // float [dims, n_users]; for scan_int8 int8 [dims4 / 4, n_users, 4]
+  const void* queries;
   const float* init;  // added to the dense scores; user u, item i of the walk at [u * init_stride + i]
   int64_t init_stride;
   Hits* hits;          // [n_users]
@@ -33,57 +35,58 @@ struct Tile {
   int64_t ahead_bytes;
   void* context;
   void (*flush)(void* context, int64_t user);  // empties the hits of a user, may raise the cut
-  // Of the screens, per user: what a score may be off, in units of the two errors of a panel.
+  // What a score may be off, per user, in units of the two errors of a panel.
   const float* item_weight;   // [n_users], at least |q|
-  const float* query_weight;  // [n_users], at least |q - q'|; scan_int8 only
+  const float* query_weight;  // [n_users], at least |q - q'|
   const float* step;          // [n_users], q' = step * its codes; scan_int8 only
   const int32_t* offset;      // [n_users], -128 * the sum of its codes; scan_int8 only
 };
 
 // The catalogue in fewer bits, in panels of 16 items: item = scale * code + an error of known length.
-//   int8:     codes uint8 [panel][dims4 / 4][16][4], 128 + the code of -127 .. 127; dims4: dims rounded up to 4
-//   bfloat16: codes uint16 [panel][dims2 / 2][16][2], the upper halves of float32; all scales are 1
+//   int8:     codes uint8 [panel][ceil(dims / 4)][16][4], 128 + the code of -127 .. 127
+//   bfloat16: codes uint16 [panel][ceil(dims / 2)][16][2], the upper halves of float32; all scales are 1
 struct Screen {
   const void* codes;
   const float* scales;  // [panel][16]
   const float* errors;  // [panel][2], over the items of the panel: max |item - item'| / scale, max |codes|
+  int64_t n_panels;
 };
 
-// Measured picoseconds of one core for a product of a walk over many users; see topk_cost.cpp.
-struct Cost {
-  double float32, bf16, int8;
+using Scan = void (*)(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
+
+// A walk over panels [first, last): an upper bound of every score, but for the rounding, is tested, and what passes
+// goes to the hits. tile.init is at item 16 * first.
+struct Walk {
+  Scan scan;
+  int32_t users;  // of a full tile
+  bool query_bf16 = false;  // the bfloat16 walk takes queries that are rounded too
+  bool tiled = false;       // wants its queries in AMX tiles
 };
 
 struct Kernel {
   const char* name;
-  int32_t users;  // users of a full tile of scan
-  // Scores panels [first, last) of panels [.., dims, 16] in float32 for a tile; what passes goes to the hits.
-  // tile.init is at item 16 * first.
-  void (*scan)(const float* panels, int64_t dims, int64_t first, int64_t last, const Tile& tile);
-  // out[n, 16]: the dot products, in float64 and in order of d, of query [dims] with the listed panels.
-  void (*exact)(const float* panels, int64_t dims, const int32_t* listed, int64_t n, const double* query,
-                double* out);
-  // out[16]: the dot products, in the same way, of 16 items [dims, 16] with a query each [dims, 16].
-  void (*exact_pairs)(const float* items, int64_t dims, const float* queries, double* out);
-  // The same walk over a screen: an upper bound of every score, but for the rounding, takes its place.
-  int32_t users_bf16;  // users of a full tile of scan_bf16
-  void (*scan_bf16)(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
-  int32_t users_int8;  // users of a full tile of scan_int8
-  int32_t query_max;   // the largest code of a query that cannot saturate
-  void (*scan_int8)(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
+  int32_t query_max;  // the largest int8 code of a query that cannot saturate
+  Walk bf16, int8;
+  // For as few users: a tile would be empty for the most part. May be the same.
+  int32_t few;
+  Walk bf16_few, int8_few;
+  // out[n]: the dot products, in float64 and in order of d, of query [dims] with the listed rows of items [.., dims].
+  void (*exact)(const float* items, int64_t dims, const int32_t* rows, int64_t n, const float* query, double* out);
   // The limits of the machine: multiply-adds that do not wait for one another, [rounds] of 24 * 16, and the
   // reading of n floats, n a multiple of 64. They return something so that the work is done.
   float (*probe_fma)(int64_t rounds);
   float (*probe_read)(const float* values, int64_t n);
-  Cost cost;
 };
 
 extern const Kernel kernel_scalar;
 #if defined(__x86_64__)
 extern const Kernel kernel_avx2;
 extern const Kernel kernel_avx512;
-// The one function that VNNI does better than AVX-512 alone.
+// What the levels beyond AVX-512 do better.
 void scan_int8_avx512_vnni(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
+void scan_bf16_avx512_bf16(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
+void scan_int8_amx(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
+void scan_bf16_amx(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
 #endif
 
 }  // namespace fastrec

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "check.h"
+#include "encode.h"
 #include "ops.h"
 
 namespace fastrec {
@@ -18,11 +19,31 @@ std::vector<const Kernel*> simd_levels() {
         Kernel kernel = kernel_avx512;
         kernel.name = "avx512_vnni";
         kernel.query_max = 127;
-        kernel.cost.int8 = 4.5;
-        kernel.scan_int8 = scan_int8_avx512_vnni;
+        kernel.int8 = kernel.int8_few = {scan_int8_avx512_vnni, 8};
         return kernel;
       }();
       levels.push_back(&vnni);
+      if (__builtin_cpu_supports("avx512bf16")) {
+        static const Kernel bf16 = [] {
+          Kernel kernel = vnni;
+          kernel.name = "avx512_bf16";
+          kernel.bf16 = kernel.bf16_few = {scan_bf16_avx512_bf16, 8, true};
+          return kernel;
+        }();
+        // Intel's multiply-adds of float32 are the faster ones (Sapphire Rapids: by half), AMD's the slower ones.
+        levels.insert(__builtin_cpu_is("intel") ? levels.end() - 1 : levels.end(), &bf16);
+      }
+      if (__builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") && amx_allowed()) {
+        static const Kernel amx = [] {
+          Kernel kernel = vnni;
+          kernel.name = "amx";
+          kernel.few = 4;
+          kernel.bf16 = {scan_bf16_amx, 32, true, true};
+          kernel.int8 = {scan_int8_amx, 32, true, true};
+          return kernel;
+        }();
+        levels.push_back(&amx);
+      }
     }
   }
 #endif

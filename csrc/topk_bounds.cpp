@@ -26,54 +26,71 @@ float largest(const float* q, int64_t dims) {
 
 }  // namespace
 
-Bound bound_of(const TopkArgs& a, ScreenKind kind, int64_t u, int query_max, int8_t* codes) {
+int64_t words_of(ScreenKind kind, const Walk& walk, int64_t dims) {
+  if (kind == ScreenKind::kInt8) return (dims + 3) / 4;
+  return walk.query_bf16 ? (dims + 1) / 2 : (dims + 1) / 2 * 2;
+}
+
+Bound bound_of(const TopkArgs& a, ScreenKind kind, int64_t u, const Walk& walk, int query_max, uint32_t* words,
+               int32_t* offset) {
   const int64_t dims = a.s.D;
   const float* q = a.s.queries + u * dims;
-  const double y = a.init_bound[u], tiny = std::ldexp(1.0, -126);
+  const double tiny = std::ldexp(1.0, -126);
+  const double terms = a.s.history ? static_cast<double>(a.s.history.size(u)) * static_cast<double>(a.repeats) : 0.0;
+  const double init = gamma(terms + 12) * a.init_bound[u] + terms * tiny;
+  std::memset(words, 0, words_of(kind, walk, dims) * sizeof(uint32_t));
+  *offset = 0;
   Bound bound;
-  bound.exact = dims == 0 || a.dense_bound[u] == 0.0;
-  if (kind == ScreenKind::kInt8) std::memset(codes, 0, dims);
-  if (bound.exact) return bound;
-  if (kind == ScreenKind::kNone) {
-    bound.pad = gamma(dims + 4) * a.dense_bound[u] + 4.0 * kUnit * y + (dims + 4) * tiny;
+  if (dims == 0 || a.dense_bound[u] == 0.0) {
+    bound.exact = terms == 0.0;
+    bound.pad = bound.exact ? 0.0 : init;
     return bound;
   }
   const double norm = length(q, dims);
-  bound.item_weight = up(norm);
-  if (kind == ScreenKind::kBf16) {
-    const double z = norm * (a.screen_reach + a.screen_error);
-    bound.pad = gamma(dims + 10) * z + 8.0 * kUnit * y + (dims + 10) * tiny;
-    return bound;
-  }
-  bound.step = largest(q, dims) / static_cast<float>(query_max);
-  double square = 0.0;
-  for (int64_t d = 0; d < dims; ++d) {
-    const float code = std::nearbyintf(q[d] / bound.step);
-    codes[d] = static_cast<int8_t>(std::min(std::max(code, -static_cast<float>(query_max)), static_cast<float>(query_max)));
-    const double off = static_cast<double>(q[d]) - static_cast<double>(bound.step) * codes[d];
-    square += off * off;
+  double square = 0.0;  // of q - q'
+  if (kind == ScreenKind::kInt8) {
+    const float most = static_cast<float>(query_max);
+    bound.step = largest(q, dims) / most;
+    int8_t* codes = reinterpret_cast<int8_t*>(words);
+    for (int64_t d = 0; d < dims; ++d) {
+      codes[d] = static_cast<int8_t>(std::min(std::max(std::nearbyintf(q[d] / bound.step), -most), most));
+      const double off = static_cast<double>(q[d]) - static_cast<double>(bound.step) * codes[d];
+      square += off * off;
+      *offset -= 128 * codes[d];
+    }
+  } else if (walk.query_bf16) {
+    uint16_t* codes = reinterpret_cast<uint16_t*>(words);
+    for (int64_t d = 0; d < dims; ++d) {
+      codes[d] = to_bf16(q[d]);
+      const double off = static_cast<double>(q[d]) - static_cast<double>(from_bf16(codes[d]));
+      square += off * off;
+    }
+  } else {
+    std::memcpy(words, q, dims * sizeof(float));
   }
   const double off = std::sqrt(square);
+  bound.item_weight = up(norm);
   bound.query_weight = up(off);
   const double z = norm * a.screen_error + (norm + 2.0 * off) * a.screen_reach;
-  bound.pad = 16.0 * kUnit * z + 8.0 * kUnit * y + std::ldexp(1.0, -120);
+  if (kind == ScreenKind::kInt8) {
+    bound.pad = 16.0 * kUnit * z + init + std::ldexp(1.0, -120);
+  } else {
+    bound.pad = gamma(2 * dims + 16) * z + init + (2 * dims + 16) * tiny;
+  }
   return bound;
 }
 
-ScreenKind choose_screen(const TopkArgs& a, const Kernel& level) {
-  const ScreenKind kind = a.screen_kind;
-  if (kind == ScreenKind::kNone || a.s.D == 0) return ScreenKind::kNone;
+bool screen_holds(const TopkArgs& a) {
   const double root = std::sqrt(static_cast<double>(a.s.D));
   for (int64_t u = 0; u < a.s.B; ++u) {
     if (a.dense_bound[u] == 0.0) continue;
     const float* q = a.s.queries + u * a.s.D;
     const double norm = length(q, a.s.D);
-    if (norm * (a.screen_reach + a.screen_error) * 4.0 + a.init_bound[u] > 1e38) return ScreenKind::kNone;
-    if (kind == ScreenKind::kInt8 &&
-        (norm * root * 1e3 > 1e38 || largest(q, a.s.D) < std::ldexp(128.0f, -100)))
-      return ScreenKind::kNone;
+    if (norm * (a.screen_reach + a.screen_error) * 8.0 + a.init_bound[u] > 1e38) return false;
+    if (norm * root * 1e3 > 1e38) return false;
+    if (a.screen_kind == ScreenKind::kInt8 && largest(q, a.s.D) < std::ldexp(128.0f, -100)) return false;
   }
-  return a.screen_always || screen_pays(a, level) ? kind : ScreenKind::kNone;
+  return true;
 }
 
 }  // namespace fastrec

@@ -30,11 +30,16 @@ inline float score_of(uint64_t key) {
   return score;
 }
 
-// A cut that everything from x on passes.
+// A cut that everything from x on passes: two steps below the nearest float32.
 inline float just_below(double x) {
-  float f = static_cast<float>(x);
-  if (static_cast<double>(f) > x) f = std::nextafterf(f, -kInf);
-  return std::nextafterf(f, -kInf);
+  const float f = static_cast<float>(x);
+  if (!(std::fabs(f) > 1e-36f)) return f - 1e-36f;
+  int32_t bits;
+  std::memcpy(&bits, &f, 4);
+  bits += f > 0.0f ? -2 : 2;
+  float below;
+  std::memcpy(&below, &bits, 4);
+  return f == -kInf ? f : below;
 }
 
 // Walks along an ascending list; the rows that are asked for must ascend too.
@@ -45,7 +50,11 @@ struct Cursor {
   Cursor() = default;
   Cursor(const Csr& list, int64_t u) : at(list.rows + list.indptr[u]), end(list.rows + list.indptr[u + 1]) {}
   bool holds(int32_t row) {
-    at = std::lower_bound(at, end, row);
+    for (int step = 0; at != end && *at < row; ++at)
+      if (++step > 8) {  // a long list: the rest of the way in larger steps
+        at = std::lower_bound(at, end, row);
+        break;
+      }
     return at != end && *at == row;
   }
 };
@@ -62,6 +71,14 @@ struct Filter {
   }
   bool passes(int32_t row) { return !seen.holds(row) && !deny.holds(row) && (!has_allow || allow.holds(row)); }
 };
+
+// The same for rows in any order.
+inline bool may_get(const TopkArgs& a, int64_t u, int32_t row) {
+  const auto holds = [&](const Csr& list) {
+    return std::binary_search(list.rows + list.indptr[u], list.rows + list.indptr[u + 1], row);
+  };
+  return !(a.seen && holds(a.seen)) && !(a.deny && holds(a.deny)) && (!a.allow || holds(a.allow));
+}
 
 struct Candidate {
   uint64_t key;  // of what the walk gave

@@ -11,17 +11,9 @@ constexpr int64_t kBlockBytes = 192 << 10;  // items that are to stay in the L2 
 constexpr int64_t kFetching = 6;            // tiles that fetch the next block
 constexpr size_t kRefineAt = 1024;          // unsettled candidates beyond the k that a user needs
 
-int32_t users_of_tile(const Kernel& level, ScreenKind kind) {
-  if (kind == ScreenKind::kInt8) return level.users_int8;
-  return kind == ScreenKind::kBf16 ? level.users_bf16 : level.users;
+int64_t panel_bytes_of(ScreenKind kind, int64_t dims) {
+  return 4 * kLanes * (kind == ScreenKind::kInt8 ? (dims + 3) / 4 : (dims + 1) / 2);
 }
-
-int64_t dims_of(ScreenKind kind, int64_t dims) {
-  if (kind == ScreenKind::kInt8) return (dims + 3) / 4 * 4;
-  return kind == ScreenKind::kBf16 ? (dims + 1) / 2 * 2 : dims;
-}
-
-int64_t bytes_of(ScreenKind kind) { return kind == ScreenKind::kInt8 ? 1 : kind == ScreenKind::kBf16 ? 2 : 4; }
 
 bool better(const Candidate& x, const Candidate& y) { return x.key > y.key; }
 
@@ -30,47 +22,62 @@ bool better(const Candidate& x, const Candidate& y) { return x.key > y.key; }
 void Search::run(int64_t first, int64_t last, int64_t panel_first, int64_t panel_last,
                  std::vector<uint64_t>* found) {
   panel_first_ = panel_first, panel_last_ = panel_last;
-  users_.clear();
-  codes_.clear();
+  users_.clear(), words_.clear(), offsets_.clear();
+  const bool few = last - first <= level_.few;
+  walk_ = kind_ == ScreenKind::kInt8 ? (few ? level_.int8_few : level_.int8) : (few ? level_.bf16_few : level_.bf16);
+  n_words_ = words_of(kind_, walk_, a_.s.D);
   // An exact score costs as much as the walk spends on so many items: a tile shares its reading, one user alone
   // waits for memory.
-  const int64_t shortest_walk = a_.s.N / (last - first < level_.users ? 16 : 128);
-  std::vector<int8_t> codes(kind_ == ScreenKind::kInt8 ? a_.s.D : 0);
+  const int64_t shortest_walk = a_.s.N / (last - first < walk_.users ? 8 : 64);
+  std::vector<uint32_t> words(n_words_);
   for (int64_t u = first; u < last; ++u) {
-    User user{u, bound_of(a_, kind_, u, level_.query_max, codes.data()), Filter(a_, u)};
+    int32_t offset = 0;
+    User user{u,
+              kind_ == ScreenKind::kNone ? Bound{} : bound_of(a_, kind_, u, walk_, level_.query_max, words.data(), &offset),
+              Filter(a_, u)};
     user.next_prune = k_ + 64;
-    if (a_.allow && a_.allow.size(u) <= shortest_walk) {
-      score_list(user, a_.allow.rows + a_.allow.indptr[u], a_.allow.size(u));
+    if (kind_ == ScreenKind::kNone || (a_.allow && a_.allow.size(u) <= shortest_walk)) {
+      score_all(user);
       finish(user, found[u - first]);
     } else {
       users_.push_back(std::move(user));
-      codes_.insert(codes_.end(), codes.begin(), codes.end());
+      words_.insert(words_.end(), words.begin(), words.end());
+      offsets_.push_back(offset);
     }
   }
   if (users_.empty()) return;
   hits_.resize(users_.size());
   for (Hits& h : hits_) h.cut = -kInf, h.count = 0;
   walk();
-  for (size_t i = 0; i < users_.size(); ++i) flush(i);
-  settle();
-  for (User& user : users_) finish(user, found[user.u - first]);
+  for (size_t i = 0; i < users_.size(); ++i) {
+    flush(i);
+    settle(users_[i]);
+    finish(users_[i], found[users_[i].u - first]);
+  }
 }
 
-// A short allow list: no walk, its items get their exact scores.
-void Search::score_list(User& user, const int32_t* rows, int64_t n) {
-  const int64_t low = panel_first_ * kLanes, high = panel_last_ * kLanes;
-  for (int64_t i = 0; i < n; ++i) {
-    const int32_t row = rows[i];
-    if (row < low || row >= high || (a_.s.bias != nullptr && a_.s.bias[row] == -kInf)) continue;
-    if (user.filter.passes(row)) user.pool.push_back({to_key(0.0f, row), -kInf});
-    if (user.pool.size() >= kRefineAt) refine(user, nullptr);
+// No walk: all items that the user may get receive their exact scores.
+void Search::score_all(User& user) {
+  const int64_t low = panel_first_ * kLanes, high = std::min(panel_last_ * kLanes, a_.s.N);
+  const auto add = [&](int64_t row) {
+    if (a_.s.bias != nullptr && a_.s.bias[row] == -kInf) return;
+    if (user.filter.passes(static_cast<int32_t>(row))) user.pool.push_back({to_key(0.0f, row), -kInf});
+    if (user.pool.size() < kRefineAt) return;
+    stop_.check();
+    refine(user);
+  };
+  if (a_.allow) {
+    for (int64_t i = a_.allow.indptr[user.u]; i < a_.allow.indptr[user.u + 1]; ++i)
+      if (a_.allow.rows[i] >= low && a_.allow.rows[i] < high) add(a_.allow.rows[i]);
+  } else {
+    for (int64_t row = low; row < high; ++row) add(row);
   }
-  refine(user, nullptr);
+  refine(user);
 }
 
 void Search::walk() {
   const int64_t n = static_cast<int64_t>(users_.size());
-  const int64_t panel_bytes = std::max<int64_t>(dims_of(kind_, a_.s.D), 1) * kLanes * bytes_of(kind_);
+  const int64_t panel_bytes = std::max<int64_t>(panel_bytes_of(kind_, a_.s.D), 1);
   // A multiple of 6 panels suits register tiles of 2 and of 3.
   int64_t block = kBlockBytes / panel_bytes / 6 * 6;
   block = std::min(std::max<int64_t>(block, 12), kSparsePanels / 6 * 6);
@@ -87,8 +94,13 @@ void Search::walk() {
     const int64_t outer_end = std::min(p + outer, panel_last_);
     fill_bias(p, outer_end);
     // The bias is in the first user's place and is overwritten last.
-    for (int64_t i = sparse ? n - 1 : -1; i >= 0; --i)
-      sparse_.fill(i, (p - panel_first_) / outer, (outer_end - p) * kLanes, init_.data(), init_.data() + i * stride);
+    for (int64_t i = sparse ? n - 1 : -1; i >= 0; --i) {
+      float* init = init_.data() + i * stride;
+      if (i > 0) std::copy_n(init_.data(), (outer_end - p) * kLanes, init);
+      sparse_.for_block(i, (p - panel_first_) / outer, [=](uint32_t column, double term) {
+        init[column] += static_cast<float>(term);
+      });
+    }
     for (int64_t q = p; q < outer_end; q += block) {
       stop_.check();
       for (int64_t i = 0; i < n; i += tile_)
@@ -101,59 +113,47 @@ void Search::scan(int64_t i, int64_t n_users, int64_t panel_first, int64_t panel
                   int64_t init_stride) {
   Tile tile{};
   tile.n_users = static_cast<int32_t>(n_users);
-  tile.queries = queries_.data() + i * query_bytes_;
+  tile.queries = queries_.data() + i / tile_ * tile_words_;
   tile.init_stride = init_stride;
   tile.init = init_.data() + i * init_stride + (panel_first - block_first) * kLanes;
   tile.hits = hits_.data() + i;
   tile.first_user = i;
   const int64_t tiles = (static_cast<int64_t>(users_.size()) + tile_ - 1) / tile_, fetching = std::min(tiles, kFetching);
   if (tile_ > 2 && panel_last < panel_last_ && i / tile_ < fetching) {  // few users read ahead by themselves
-    const int64_t panel_bytes = dims_of(kind_, a_.s.D) * kLanes * bytes_of(kind_);
-    const void* items = kind_ == ScreenKind::kNone ? a_.s.panels : a_.screen.codes;
-    tile.ahead = static_cast<const char*>(items) + panel_last * panel_bytes +
+    const int64_t panel_bytes = panel_bytes_of(kind_, a_.s.D);
+    tile.ahead = static_cast<const char*>(a_.screen.codes) + panel_last * panel_bytes +
                  i / tile_ * (panel_last - panel_first) * panel_bytes / fetching;
     tile.ahead_bytes = panel_bytes / fetching;
   }
   tile.context = this;
   tile.flush = [](void* self, int64_t user) { static_cast<Search*>(self)->flush(user); };
-  if (kind_ == ScreenKind::kNone) return level_.scan(a_.s.panels, a_.s.D, panel_first, panel_last, tile);
   tile.item_weight = item_weights_.data() + i;
   tile.query_weight = query_weights_.data() + i;
   tile.step = steps_.data() + i;
   tile.offset = offsets_.data() + i;
-  const auto run = kind_ == ScreenKind::kInt8 ? level_.scan_int8 : level_.scan_bf16;
-  run(a_.screen, a_.s.D, panel_first, panel_last, tile);
+  walk_.scan(a_.screen, a_.s.D, panel_first, panel_last, tile);
 }
 
-// Tiles of about the same width, each [d][user of the tile]; int8 [d / 4][user][4].
+// Tiles of about the same width, see Tile.
 void Search::pack_queries() {
-  const int64_t D = a_.s.D, n = static_cast<int64_t>(users_.size()), most = users_of_tile(level_, kind_);
-  const int64_t tiles = (n + most - 1) / most, dims = dims_of(kind_, D);
+  const int64_t n = static_cast<int64_t>(users_.size());
+  int64_t tiles = (n + walk_.users - 1) / walk_.users;
   tile_ = (n + tiles - 1) / tiles;
-  query_bytes_ = dims * (kind_ == ScreenKind::kInt8 ? 1 : 4);
-  queries_.assign(n * query_bytes_, 0);
-  item_weights_.clear(), query_weights_.clear(), steps_.clear(), offsets_.clear();
-  for (int64_t i = 0; i < n; i += tile_) {
-    const int64_t w = std::min(tile_, n - i);
-    char* tile = queries_.data() + i * query_bytes_;
-    for (int64_t j = 0; j < w; ++j) {
-      const Bound& bound = users_[i + j].bound;
-      item_weights_.push_back(bound.item_weight);
-      query_weights_.push_back(bound.query_weight);
-      steps_.push_back(bound.step);
-      int32_t sum = 0;
-      if (kind_ == ScreenKind::kInt8) {
-        const int8_t* codes = codes_.data() + (i + j) * D;
-        for (int64_t d = 0; d < D; ++d) {
-          reinterpret_cast<int8_t*>(tile)[(d / 4 * w + j) * 4 + d % 4] = codes[d];
-          sum += codes[d];
-        }
-      } else {
-        const float* q = a_.s.queries + users_[i + j].u * D;
-        for (int64_t d = 0; d < D; ++d) reinterpret_cast<float*>(tile)[d * w + j] = q[d];
-      }
-      offsets_.push_back(-128 * sum);
-    }
+  if (walk_.tiled) tile_ = (tile_ + kLanes - 1) / kLanes * kLanes;
+  tiles = (n + tile_ - 1) / tile_;
+  const int64_t depth = (n_words_ + 15) / 16;
+  tile_words_ = walk_.tiled ? tile_ * 16 * depth : tile_ * n_words_;
+  queries_.assign(tiles * tile_words_, 0);
+  item_weights_.clear(), query_weights_.clear(), steps_.clear();
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t* tile = queries_.data() + i / tile_ * tile_words_;
+    const uint32_t* words = words_.data() + i * n_words_;
+    const int64_t j = i % tile_, width = std::min(tile_, n - i / tile_ * tile_);
+    for (int64_t w = 0; w < n_words_; ++w)
+      tile[walk_.tiled ? ((j / 16 * depth + w / 16) * 16 + j % 16) * 16 + w % 16 : w * width + j] = words[w];
+    item_weights_.push_back(users_[i].bound.item_weight);
+    query_weights_.push_back(users_[i].bound.query_weight);
+    steps_.push_back(users_[i].bound.step);
   }
 }
 
@@ -172,9 +172,9 @@ void Search::flush(int64_t i) {
     const int32_t row = hits.rows[h];
     const float high = hits.scores[h];
     if (high <= hits.cut || !user.filter.passes(row)) continue;
-    float low = high;
-    if (kind_ != ScreenKind::kNone && !user.bound.exact)
-      low = just_below(static_cast<double>(high) - 2.0 * width_of(a_, kind_, user.bound, row));
+    const float low = user.bound.exact
+                          ? high
+                          : just_below(static_cast<double>(high) - 2.0 * width_of(a_, user.bound, row));
     user.pool.push_back({to_key(high, row), low});
   }
   hits.count = 0;
@@ -203,28 +203,25 @@ void Search::prune(User& user, Hits& hits) {
       hits.cut = std::max(hits.cut, just_below(static_cast<double>(kth_low(user)) - 2.0 * user.bound.pad));
       const auto lost = [&](const Candidate& c) { return score_of(c.key) <= hits.cut; };
       pool.erase(std::remove_if(pool.begin(), pool.end(), lost), pool.end());
-      if (pool.size() > k_ + kRefineAt) refine(user, &hits);
+      if (pool.size() > k_ + kRefineAt) {
+        refine(user);
+        hits.cut = std::max(hits.cut, cut_of(user));
+      }
     }
   }
   user.next_prune = std::max<size_t>(2 * pool.size(), k_ + 64);
 }
 
 // Replaces the scores of the walk by the exact ones and keeps the best k.
-void Search::refine(User& user, Hits* hits) {
+void Search::refine(User& user) {
   rows_.clear();
   for (const Candidate& c : user.pool) rows_.push_back(row_of(c.key));
+  user.pool.clear();
   std::sort(rows_.begin(), rows_.end());
   scores_.resize(rows_.size());
   exact_(user.u, rows_.data(), static_cast<int64_t>(rows_.size()), scores_.data());
-  keep_best(user);
-  if (hits != nullptr) hits->cut = std::max(hits->cut, cut_of(user));
-}
-
-// rows_ with scores_ take the place of the pool.
-void Search::keep_best(User& user) {
-  user.pool.clear();
   for (size_t i = 0; i < rows_.size(); ++i) user.best.push_back(to_key(scores_[i], rows_[i]));
-  if (user.best.size() < k_) return;
+  if (user.best.size() <= k_) return;
   std::nth_element(user.best.begin(), user.best.begin() + (k_ - 1), user.best.end(), std::greater<uint64_t>());
   user.best.resize(k_);
 }
@@ -232,61 +229,28 @@ void Search::keep_best(User& user) {
 // What the walk must give for an item to be better than k exact scores.
 float Search::cut_of(const User& user) const {
   if (user.best.size() < k_) return -kInf;
-  return just_below(static_cast<double>(score_of(user.best[k_ - 1])) - user.bound.pad);
+  const uint64_t worst = *std::min_element(user.best.begin(), user.best.end());
+  return just_below(static_cast<double>(score_of(worst)) - user.bound.pad);
 }
 
-// The pools of all users become exact. Only now is the k-th of all known: the last cut saves exact scores, and the
-// scores of the likely best ones make it sharper still.
-void Search::settle() {
-  std::vector<std::vector<Candidate>> rest(users_.size());
-  std::vector<float> cuts(users_.size(), -kInf);
-  for (size_t i = 0; i < users_.size(); ++i) {
-    User& user = users_[i];
-    if (user.bound.exact) continue;
-    Hits last;
-    last.cut = -kInf;
-    prune(user, last);
-    cuts[i] = last.cut;
-    std::vector<Candidate>& pool = user.pool;
-    // Where little is left over, a second round costs more than it saves.
-    if (pool.size() <= k_ + k_ / 4 + 8) continue;
-    std::nth_element(pool.begin(), pool.begin() + (k_ - 1), pool.end(), better);
-    rest[i].assign(pool.begin() + k_, pool.end());
-    pool.resize(k_);
-  }
-  refine_all();
-  bool more = false;
-  for (size_t i = 0; i < users_.size(); ++i) {
-    if (rest[i].empty()) continue;
-    User& user = users_[i];
-    const float cut = std::max(cuts[i], cut_of(user));
-    for (const Candidate& c : rest[i])
-      if (score_of(c.key) > cut) user.pool.push_back(c), more = true;
-  }
-  if (more) refine_all();
-}
-
-// refine for all users at once, so that an item that several of them want is read once.
-void Search::refine_all() {
-  pairs_.clear();
-  for (User& user : users_) {
-    if (user.bound.exact) continue;
-    std::sort(user.pool.begin(), user.pool.end(),
-              [](const Candidate& x, const Candidate& y) { return row_of(x.key) < row_of(y.key); });
-    for (const Candidate& c : user.pool) pairs_.push_back({user.u, row_of(c.key)});
-  }
-  dense_.resize(pairs_.size());
-  exact_.dense(pairs_, dense_.data());
-  size_t at = 0;
-  for (User& user : users_) {
-    if (user.bound.exact) continue;
-    rows_.clear();
-    for (const Candidate& c : user.pool) rows_.push_back(row_of(c.key));
-    scores_.resize(rows_.size());
-    exact_.total(user.u, rows_.data(), static_cast<int64_t>(rows_.size()), dense_.data() + at, scores_.data());
-    at += rows_.size();
-    keep_best(user);
-  }
+// The pool becomes exact. The last cut saves exact scores, and the scores of the likely best ones make it sharper
+// still.
+void Search::settle(User& user) {
+  if (user.bound.exact) return;
+  Hits last;
+  last.cut = -kInf;
+  prune(user, last);
+  std::vector<Candidate>& pool = user.pool;
+  // Where little is left over, a second round costs more than it saves.
+  if (pool.size() <= k_ + k_ / 4 + 8) return refine(user);
+  std::nth_element(pool.begin(), pool.begin() + (k_ - 1), pool.end(), better);
+  rest_.assign(pool.begin() + k_, pool.end());
+  pool.resize(k_);
+  refine(user);
+  const float cut = std::max(last.cut, cut_of(user));
+  for (const Candidate& c : rest_)
+    if (score_of(c.key) > cut) user.pool.push_back(c);
+  refine(user);
 }
 
 void Search::finish(User& user, std::vector<uint64_t>& found) {

@@ -22,7 +22,7 @@ class Search {
   void run(int64_t first, int64_t last, int64_t panel_first, int64_t panel_last, std::vector<uint64_t>* found);
 
  private:
-  void score_list(User& user, const int32_t* rows, int64_t n);
+  void score_all(User& user);
   void walk();
   void scan(int64_t first_user, int64_t n_users, int64_t panel_first, int64_t panel_last, int64_t block_first,
             int64_t init_stride);
@@ -31,11 +31,9 @@ class Search {
   void flush(int64_t i);
   void prune(User& user, Hits& hits);
   float kth_low(const User& user);
-  void refine(User& user, Hits* hits);
-  void keep_best(User& user);
+  void refine(User& user);
   float cut_of(const User& user) const;
-  void settle();
-  void refine_all();
+  void settle(User& user);
   void finish(User& user, std::vector<uint64_t>& found);
 
   const TopkArgs& a_;
@@ -45,17 +43,17 @@ class Search {
   ExactScorer exact_;
   SparseBlocks sparse_;
   const size_t k_;
-  int64_t panel_first_ = 0, panel_last_ = 0, tile_ = 1, query_bytes_ = 0;
+  Walk walk_{};
+  int64_t n_words_ = 0;  // of a query
+  int64_t panel_first_ = 0, panel_last_ = 0, tile_ = 1, tile_words_ = 0;
   std::vector<User> users_;
   std::vector<Hits> hits_;
-  std::vector<char> queries_;                                // of all tiles, query_bytes_ each user
-  std::vector<int8_t> codes_;                                // int8: [user][D]
+  std::vector<uint32_t> words_, queries_;                    // [user][word], and as the tiles want them
   std::vector<float> item_weights_, query_weights_, steps_;  // [user], as in Tile
   std::vector<int32_t> offsets_;
   std::vector<float> init_, scores_, lows_;
   std::vector<int32_t> rows_;
-  std::vector<Pair> pairs_;
-  std::vector<double> dense_;
+  std::vector<Candidate> rest_;
 };
 
 }  // namespace fastrec

@@ -28,6 +28,8 @@ from fastrec.types import (
     SparseSource,
 )
 
+#: The arrays of a screen, in their order.
+_SCREEN = ("codes", "scales", "errors")
 log = logging.getLogger("fastrec")
 
 
@@ -40,7 +42,8 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "interactions.times": state.interactions.times,
         "interactions.weights": state.interactions.weights,
         "seen.indices": state.seen.indices,
-        "features.panels": state.features.items.panels,
+        "features.rows": state.features.items.rows,
+        **{f"features.{part}": getattr(state.features.items.screen, part) for part in _SCREEN},
         "features.bias": state.features.bias,
         "popular.bias": state.popular.bias,
     }
@@ -79,6 +82,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "weights": {s.name: float(w) for s, w in zip(state.features.sources, state.features.weights, strict=True)},
         "bias_scales": state.features.bias_scales,
         "max_norm": state.features.items.max_norm,
+        "screen": state.features.items.screen.dtype,
         "catalog": {n: list(getattr(state.catalog, n)) for n in ("text_columns", "label_columns", "vector_columns")},
         "versions": {
             "python": platform.python_version(),
@@ -136,7 +140,11 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
     features = Features(
         sources=kept,
         weights=np.array([config["weights"][s.name] for s in kept], np.float64),
-        items=ops.PackedItems(arrays["features.panels"], n, config["max_norm"]),
+        items=ops.PackedItems(
+            arrays["features.rows"],
+            ops.Screen(config["screen"], *(arrays[f"features.{part}"] for part in _SCREEN)),
+            config["max_norm"],
+        ),
         similarity=fuse.stack_similarities(kept, n),
         bias=arrays["features.bias"],
         bias_scales=config["bias_scales"],

@@ -90,7 +90,7 @@ def test_weight_zero_drops_a_source():
     parts = sources(np.random.default_rng(2))
     features = fuse.fuse(parts, {s.name: float(s.name in "be") for s in parts}, N)
     assert [s.name for s in features.sources] == ["b", "e"]
-    assert features.items.panels.shape[1] == 0
+    assert features.items.dims == 0
 
 
 def test_empty_history_leaves_the_biases_alone():

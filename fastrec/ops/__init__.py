@@ -1,6 +1,7 @@
 """The operators of FastRec, callable by themselves; ``CATALOGUE`` is what ``fastrec doctor`` prints."""
 
 from fastrec.ops._op import REGISTRY as CATALOGUE
+from fastrec.ops._screen import Screen
 from fastrec.ops.add_layer_norm import add_layer_norm
 from fastrec.ops.attention_varlen import attention_varlen
 from fastrec.ops.bias_gelu import bias_gelu
@@ -27,6 +28,7 @@ __all__ = [
     "score_pairs",
     "score_std",
     "score_topk",
+    "Screen",
     "segment_mean",
     "sparse_score_std",
 ]

@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Scores stay clear of the largest float32, so that no sum on the way to them overflows either.
 LARGEST_SCORE = 3.0e38
-SIMD_LEVELS = ("scalar", "avx2", "avx512", "avx512_vnni")
+SIMD_LEVELS = ("scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx")
 _copies_told: set[str] = set()
 
 
@@ -126,7 +126,7 @@ def as_mask(where: str, name: str, x: Any, length: int, backend: str = "auto") -
 
 
 def simd(where: str) -> str:
-    """The level that FASTREC_SIMD forces, or "" for the widest."""
+    """The level that FASTREC_SIMD forces, or "" for the best."""
     level = os.environ.get("FASTREC_SIMD", "")
     if not level:
         return ""

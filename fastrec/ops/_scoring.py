@@ -36,7 +36,7 @@ class Scoring:
     items: packed [N, D]
     bias: float32 [N] or None, without NaN and +inf; -inf: the item can never be returned
     history, similarity: [B, M] and [M, N], both None or neither
-    dense_bound, init_bound: float64 [B], at least |dense| and |sparse + bias| of every finite item
+    dense_bound, init_bound: float64 [B], at least |dense| and the sum of |sparse terms| and |bias| of every finite item
     """
 
     queries: F32
@@ -63,7 +63,7 @@ def scoring(where: str, queries: Any, items: Any, bias: Any, sparse: Any, backen
         init_bound += max(0.0, float(b.max()), -float(b.min(initial=0.0, where=np.isfinite(b))))
     if history is not None and similarity is not None:
         absolute = np.bincount(owners(history.indptr), np.abs(history.values), len(q))
-        init_bound += absolute * ((1 + 1e-9) * similarity.largest)
+        init_bound += absolute * ((1 + 1e-9) * similarity.largest * similarity.repeats)
     total = dense_bound + init_bound
     if total.size and total.max() > LARGEST_SCORE:
         row = int(total.argmax())
@@ -96,7 +96,7 @@ def _sparse(where: str, sparse: Any, n_users: int, n_items: int, backend: str) -
 
 def reference_scores(s: Scoring, u: int) -> F32:
     """The scores of user u for all items, by the definition, float32 [N]."""
-    items = s.items.unpack().astype(np.float64)
+    items = s.items.rows.astype(np.float64)
     dense = np.zeros(len(items))
     for d in range(s.items.dims):
         dense += float(s.queries[u, d]) * items[:, d]
@@ -119,22 +119,23 @@ def finish(s: Scoring, u: int, dense: F64) -> F32:
     return total.astype(np.float32) + np.float32(0.0)
 
 
-def numba_dense(query: F32, panels: F32, out: F64) -> None:
-    """out [16 * panels]: <query, item> in float64 and in order of d; compiled by numba."""
-    for p in range(panels.shape[0]):
-        for lane in range(16):
-            out[16 * p + lane] = 0.0
-        for d in range(panels.shape[1]):
+def numba_dense(query: F32, items: F32, out: F64) -> None:
+    """out [N]: <query, item> in float64 and in order of d, 16 items side by side; compiled by numba."""
+    n, dims = items.shape
+    for first in range(0, n, 16):
+        last = min(first + 16, n)
+        for i in range(first, last):
+            out[i] = 0.0
+        for d in range(dims):
             q = np.float64(query[d])
-            for lane in range(16):
-                out[16 * p + lane] += q * np.float64(panels[p, d, lane])
+            for i in range(first, last):
+                out[i] += q * np.float64(items[i, d])
 
 
-def numba_pairs(query: F32, panels: F32, rows: I32, out: F64) -> None:
+def numba_pairs(query: F32, items: F32, rows: I32, out: F64) -> None:
     """out [n]: the same for listed rows."""
     for i in range(len(rows)):
-        p, lane = rows[i] // 16, rows[i] % 16
         total = 0.0
-        for d in range(panels.shape[1]):
-            total += np.float64(query[d]) * np.float64(panels[p, d, lane])
+        for d in range(items.shape[1]):
+            total += np.float64(query[d]) * np.float64(items[rows[i], d])
         out[i] = total

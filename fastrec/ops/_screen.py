@@ -1,4 +1,4 @@
-"""The catalogue in fewer bits, which score_topk walks in place of float32: the survivors are scored from the panels.
+"""The catalogue in fewer bits, which score_topk walks: what comes through gets its exact score from the float32 rows.
 
 What a code may be off is kept with it, rounded up, so that the search stays exact (csrc/topk_bounds.h).
 """
@@ -15,9 +15,6 @@ from fastrec.types import F32
 
 #: dtype -> (number in the native module, dims of a group, type of a code)
 KINDS: dict[str, tuple[int, int, type[np.generic]]] = {"int8": (1, 4, np.uint8), "bfloat16": (2, 2, np.uint16)}
-
-#: Walk the screen also where float32 would be faster; the tests set this.
-always = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +42,13 @@ class Screen:
         fits = fits and (len(self.codes), *self.codes.shape[2:]) == (count, 16, group)
         for array, shape in ((self.scales, (count, 16)), (self.errors, (count, 2))):
             fits = fits and array.dtype == np.float32 and array.shape == shape and array.flags.c_contiguous
-        if not fits or not np.isfinite(self.errors).all():
+        if not fits or not (self.errors >= 0).all():
             raise DataError(f"[pack_items] {self.dtype} codes {self.codes.dtype} {self.codes.shape} do not fit")
         reach = self.scales.astype(np.float64)[:, :, None] * self.errors.astype(np.float64)[:, None, :]
         largest = reach.max(axis=(0, 1), initial=0.0) * (1 + 1e-9)
         object.__setattr__(self, "_largest", (float(largest[0]), float(largest[1])))
 
-    def native(self) -> tuple[int, int, int, int, float, float, bool]:
+    def native(self) -> tuple[int, int, int, int, float, float]:
         """The argument of the native module that stands for this screen."""
         kind, _, code = KINDS[self.dtype]
         error, reach = getattr(self, "_largest")  # noqa: B009
@@ -60,25 +57,21 @@ class Screen:
             _native.ptr(self.scales, np.float32),
             _native.ptr(self.errors, np.float32),
         )
-        return kind, *addresses, error, reach, always
+        return kind, *addresses, error, reach
 
 
-#: The same for items without a screen.
-NONE = (0, 0, 0, 0, 0.0, 0.0, False)
-
-
-def screen_of(panels: F32, dtype: str, threads: int, native: bool, empty: Any) -> Screen:
-    """A screen of panels [P, D, 16]; ``empty`` makes the memory of the codes."""
+def screen_of(rows: F32, dtype: str, threads: int, native: bool, empty: Any) -> Screen:
+    """A screen of rows [N, D]; ``empty`` makes the memory of the codes."""
     number, group, code = KINDS[dtype]
-    count, dims = panels.shape[:2]
-    steps = -(-dims // group)
+    n, dims = rows.shape
+    count, steps = -(-n // 16), -(-dims // group)
     codes = empty((count, steps, 16, group), code)
     scales = np.ones((count, 16), np.float32)
     errors = np.zeros((count, 2), np.float32)
     if native:
         _native.module("pack_items").screen_items(
-            panels=_native.ptr(panels, np.float32),
-            n_panels=count,
+            items=_native.ptr(rows, np.float32),
+            n=n,
             dims=dims,
             int8=number == 1,
             codes=_native.ptr(codes, code),
@@ -88,19 +81,21 @@ def screen_of(panels: F32, dtype: str, threads: int, native: bool, empty: Any) -
         )
         return Screen(dtype, codes, scales, errors)
     for p in range(0, count, 256):  # a part at a time: the float64 copies are large
-        part = slice(p, p + 256)
-        _reference(panels[part], dtype, codes[part], scales[part], errors[part])
+        part = slice(p, min(p + 256, count))
+        items = np.zeros((part.stop - p, 16, dims), np.float32)
+        given = rows[p * 16 : part.stop * 16]
+        items.reshape(len(items) * 16, dims)[: len(given)] = given
+        _reference(items, dtype, codes[part], scales[part], errors[part])
     return Screen(dtype, codes, scales, errors)
 
 
-def _reference(panels: F32, dtype: str, codes: npt.NDArray[Any], scales: F32, errors: F32) -> None:
-    """The definition of a screen, in numpy."""
-    count, dims = panels.shape[:2]
+def _reference(items: F32, dtype: str, codes: npt.NDArray[Any], scales: F32, errors: F32) -> None:
+    """The definition of a screen of items [panels, 16, D], in numpy."""
     _, group, _ = KINDS[dtype]
-    pad = -dims % group
-    values = np.pad(panels, ((0, 0), (0, pad), (0, 0))).reshape(count, -1, group, 16).transpose(0, 1, 3, 2)
+    pad = -items.shape[2] % group
+    values = np.pad(items, ((0, 0), (0, 0), (0, pad))).reshape(len(items), 16, -1, group).transpose(0, 2, 1, 3)
     if dtype == "int8":
-        most = np.abs(panels).max(axis=1, initial=0.0)
+        most = np.abs(items).max(axis=2, initial=0.0)
         scales[:] = np.maximum(most / np.float32(127), np.float32(2.0**-100))
         wide = scales[:, None, :, None]
         exact = np.clip(np.rint(values / wide), -127, 127).astype(np.float64)
@@ -109,6 +104,8 @@ def _reference(panels: F32, dtype: str, codes: npt.NDArray[Any], scales: F32, er
         bits = np.ascontiguousarray(values).view(np.uint32)
         rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
         rounded = np.where((rounded & np.uint32(0x7FFFFFFF)) >= np.uint32(0x7F800000), bits, rounded)
+        # Denormal numbers are zeros: some instructions take them for that.
+        rounded = np.where(rounded & np.uint32(0x7F800000), rounded, np.uint32(0))
         codes[:] = (rounded >> np.uint32(16)).astype(np.uint16)
         wide = np.ones(1, np.float32)
         exact = (codes.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
@@ -119,5 +116,6 @@ def _reference(panels: F32, dtype: str, codes: npt.NDArray[Any], scales: F32, er
 
 def _up(x: npt.NDArray[np.float64]) -> F32:
     """float32 not below x."""
-    rounded = (x * (1 + 1e-6)).astype(np.float32)
+    with np.errstate(over="ignore"):
+        rounded = (x * (1 + 1e-6)).astype(np.float32)
     return np.where(rounded < x, np.nextafter(rounded, np.float32(np.inf)), rounded).astype(np.float32)

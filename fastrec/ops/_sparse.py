@@ -27,13 +27,18 @@ class Lists:
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A checked sparse matrix [R, n_cols]; ``largest`` is the largest absolute value in it."""
+    """A checked sparse matrix [R, n_cols].
+
+    largest: the largest absolute value in it
+    repeats: the most entries of one column in one row, where the columns ascend
+    """
 
     indptr: I64
     rows: I32
     values: F32
     n_cols: int
     largest: float
+    repeats: int
 
 
 #: Matrices checked before. A Csr is frozen, so one that was good stays good; a similarity matrix has millions
@@ -124,6 +129,15 @@ def _ascends(indptr: I64, rows: I32, strictly: bool) -> bool:
     return not falls.any()
 
 
+def _repeats(indptr: I64, rows: I32) -> int:
+    """The most entries of one column in one row, of columns that ascend."""
+    if _ascends(indptr, rows, strictly=True):
+        return 1
+    keys = np.stack([owners(indptr), rows])
+    starts = np.flatnonzero(np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(axis=0), [True]]))
+    return int(np.diff(starts).max())
+
+
 def owners(indptr: I64) -> I64:
     """The segment of every entry, int64 [nnz]."""
     return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
@@ -180,7 +194,7 @@ def as_matrix(
     if ordered and not _ascends(indptr, rows, strictly=False):
         order = np.lexsort((rows, owners(indptr)))  # stable
         rows, values = rows[order], values[order]
-    matrix = Matrix(indptr, rows, values, n_cols, largest)
+    matrix = Matrix(indptr, rows, values, n_cols, largest, _repeats(indptr, rows) if ordered else 1)
     if keep and isinstance(x, Csr):
         _checked[x] = matrix
     return matrix

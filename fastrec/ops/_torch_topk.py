@@ -74,7 +74,7 @@ def _items_on(items: PackedItems, device: Any) -> Any:
 
     known = _on_device.get(items)
     if known is None or known[0] != device:
-        known = (device, torch.from_numpy(items.unpack()).to(device))
+        known = (device, torch.from_numpy(items.rows).to(device))
         _on_device[items] = known
     return known[1]
 

@@ -1,9 +1,8 @@
-"""pack_items: the items in the layout that score_topk walks.
+"""pack_items: the items as score_topk wants them.
 
-Panels of 16 items, [panel][d][16]: one vector register holds the same coordinate of 16 items, so that a dot
-product needs no sum across lanes, and a walk over the catalogue reads memory strictly forward. The layout is
-that of packed matrix products (Goto and van de Geijn 2008). A screen, the same in int8 or bfloat16, may stand
-beside them: it is read in their place, and they give the exact scores of what is left.
+The float32 rows, which give the exact scores, and beside them the screen that is walked: the items in fewer bits, in
+panels of 16, so that one vector register holds the same coordinates of 16 items and a walk reads memory strictly
+forward. The panels are laid out as packed matrix products do it (Goto and van de Geijn 2008).
 """
 
 import contextlib
@@ -27,105 +26,97 @@ _MOST_ITEMS = 2**31 - 1 - LANES  # rows are int32
 
 @dataclass(frozen=True, eq=False)
 class PackedItems:
-    """Items [N, D] in panels, made by pack_items; the panels may be a memory map.
+    """Items [N, D], made by pack_items; every array may be a memory map.
 
-    panels: float32 [ceil(N / 16), D, 16]: item 16 p + l is panels[p, :, l]; lanes beyond N are zero
-    n_items: N
+    rows: float32 [N, D]
+    screen: the items in fewer bits
     max_norm: the largest length of an item; score_topk relies on it to find every candidate
-    screen: the items in fewer bits, or None; score_topk takes it where that is faster. Rows and scores are the same
     """
 
-    panels: F32
-    n_items: int
+    rows: F32
+    screen: Screen
     max_norm: float
-    screen: Screen | None = None
 
     def __post_init__(self) -> None:
-        p = self.panels
-        fits = p.dtype == np.float32 and p.ndim == 3 and p.flags.c_contiguous
-        count = -(-self.n_items // LANES)
-        if not fits or p.shape[::2] != (count, LANES):
-            raise DataError(
-                f"[pack_items] panels: {p.dtype} {p.shape}, expected contiguous float32 ({count}, D, {LANES})"
-            )
+        rows = self.rows
+        if rows.dtype != np.float32 or rows.ndim != 2 or not rows.flags.c_contiguous:
+            raise DataError(f"[pack_items] rows: {rows.dtype} {rows.shape}, expected contiguous float32 (N, D)")
         if not 0.0 <= self.max_norm < np.inf:
             raise DataError(f"[pack_items] max_norm is {self.max_norm}, expected a finite number >= 0")
-        if self.screen is not None:
-            group = KINDS[self.screen.dtype][1]
-            if self.screen.codes.shape[:2] != (count, -(-self.dims // group)):
-                raise DataError(f"[pack_items] screen {self.screen.codes.shape} does not fit panels {p.shape}")
+        group = KINDS[self.screen.dtype][1]
+        if self.screen.codes.shape[:2] != (-(-len(rows) // LANES), -(-self.dims // group)):
+            raise DataError(f"[pack_items] screen {self.screen.codes.shape} does not fit rows {rows.shape}")
+
+    @property
+    def n_items(self) -> int:
+        """N"""
+        return len(self.rows)
 
     @property
     def dims(self) -> int:
         """D"""
-        return int(self.panels.shape[1])
-
-    def unpack(self) -> F32:
-        """The items again, float32 [N, D]."""
-        rows = np.ascontiguousarray(self.panels.transpose(0, 2, 1))
-        return rows.reshape(len(self.panels) * LANES, self.dims)[: self.n_items]
+        return int(self.rows.shape[1])
 
 
 def pack_items(items: Any, *, dtype: str = "float32", backend: str = "auto", threads: int | None = None) -> PackedItems:
-    """Items [N, D] packed once, for many calls of score_topk and score_pairs.
+    """Items [N, D] packed once, for many calls of score_topk and score_pairs. The items are copied.
 
-    items: float [N, D], numpy or torch; float64 is rounded to float32. Or a PackedItems, which gets a screen
-    dtype: "float32", or "int8" or "bfloat16" for a screen beside the float32 panels: a quarter or a half more
-        memory, faster calls, the same rows and scores
+    items: float [N, D], numpy or torch; float64 is rounded to float32. Or a PackedItems, which gets another screen
+    dtype: what is walked: "bfloat16", the upper halves of the float32 numbers (6 bytes a number with the rows), which
+        "float32" stands for too, or "int8" (5 bytes a number). The same rows and scores; "int8" reads half as much
+        memory, and is the faster one where reading is the limit: for few users and many items
     Raises DataError for a wrong shape or dtype and, naming the row, for NaN or inf; ConfigError for threads and dtype.
     """
     where = "pack_items"
     if dtype not in ("float32", *KINDS):
         raise ConfigError(f"[{where}] dtype is {dtype!r}, expected one of {['float32', *KINDS]}")
     OP.choose(backend)  # a name that is none must not pass
-    packed = pack(where, "items", items, backend, threads)
-    if dtype == "float32" or (packed.screen is not None and packed.screen.dtype == dtype):
-        return packed
-    native = OP.choose(backend) is _cpu
-    screen = screen_of(packed.panels, dtype, config.threads(threads), native, aligned)
-    return PackedItems(packed.panels, packed.n_items, packed.max_norm, screen)
+    return pack(where, "items", items, backend, threads, "bfloat16" if dtype == "float32" else dtype)
 
 
-def pack(where: str, name: str, items: Any, backend: str = "auto", threads: int | None = None) -> PackedItems:
-    """pack_items on behalf of the operator ``where``; a PackedItems comes back as it is."""
+def pack(
+    where: str, name: str, items: Any, backend: str = "auto", threads: int | None = None, dtype: str | None = None
+) -> PackedItems:
+    """pack_items on behalf of the operator ``where``; a PackedItems comes back as it is, but for another dtype."""
     if isinstance(items, PackedItems):
-        return items
-    matrix = as_float_matrix(where, name, items, backend)
-    if len(matrix) > _MOST_ITEMS:
-        raise DataError(f"[{where}] {name} has {len(matrix)} rows, expected at most {_MOST_ITEMS}")
+        if dtype in (None, items.screen.dtype):
+            return items
+        rows, max_norm = items.rows, items.max_norm
+    else:
+        matrix = as_float_matrix(where, name, items, backend)
+        if len(matrix) > _MOST_ITEMS:
+            raise DataError(f"[{where}] {name} has {len(matrix)} rows, expected at most {_MOST_ITEMS}")
+        rows, squares = _run(backend)(matrix, config.threads(threads))
+        check_rows_finite(where, name, matrix, squares)
+        # Rounded up: the bound in score_topk needs a number that no item exceeds.
+        max_norm = float(np.sqrt(squares.max()) * (1 + 1e-9)) if len(squares) else 0.0
+    native = _run(backend) is _cpu
+    return PackedItems(rows, screen_of(rows, dtype or "bfloat16", config.threads(threads), native, aligned), max_norm)
+
+
+def _run(backend: str) -> Any:
     # Other operators have backends of which packing knows nothing, and it makes no difference to them.
-    run = OP.choose(backend if backend in (*OP.backends, "reference") else "auto")
-    panels, squares = run(matrix, config.threads(threads))
-    check_rows_finite(where, name, matrix, squares)
-    # Rounded up: the bound in score_topk needs a number that no item exceeds.
-    max_norm = float(np.sqrt(squares.max()) * (1 + 1e-9)) if len(squares) else 0.0
-    return PackedItems(panels, len(matrix), max_norm)
+    return OP.choose(backend if backend in (*OP.backends, "reference") else "auto")
 
 
 def pack_items_reference(matrix: F32, threads: int = 1) -> tuple[F32, F64]:
-    """(panels, squared length of every item)"""
-    n, dims = matrix.shape
-    count = -(-n // LANES)
-    rows = np.zeros((count * LANES, dims), np.float32)
-    rows[:n] = matrix
-    panels = aligned((count, dims, LANES))
-    panels[:] = rows.reshape(count, LANES, dims).transpose(0, 2, 1)
-    return panels, squared_norms(matrix)
+    """(rows, squared length of every item)"""
+    rows = aligned(matrix.shape)
+    rows[:] = matrix
+    return rows, squared_norms(matrix)
 
 
 def _cpu(matrix: F32, threads: int) -> tuple[F32, F64]:
-    n, dims = matrix.shape
-    panels = aligned((-(-n // LANES), dims, LANES))
-    squares = empty(n, np.float64)
+    rows, squares = aligned(matrix.shape), empty(len(matrix), np.float64)
     _native.module("pack_items").pack_items(
         items=_native.ptr(matrix, np.float32),
-        n=n,
-        dims=dims,
-        panels=_native.ptr(panels, np.float32),
+        n=len(matrix),
+        dims=matrix.shape[1],
+        rows=_native.ptr(rows, np.float32),
         squares=_native.ptr(squares, np.float64),
         threads=threads,
     )
-    return panels, squares
+    return rows, squares
 
 
 def aligned(shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> Any:

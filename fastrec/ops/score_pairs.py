@@ -62,7 +62,7 @@ def _numba(problem: Problem, threads: int) -> F32:
         for u in range(first, last):
             rows = pairs.of(u)
             listed = np.empty(len(rows), np.float64)
-            pair_scores(s.queries[u], s.items.panels, rows, listed)
+            pair_scores(s.queries[u], s.items.rows, rows, listed)
             dense = np.zeros(s.items.n_items)
             dense[rows] = listed
             out[pairs.indptr[u] : pairs.indptr[u + 1]] = _scoring.finish(s, u, dense)[rows]

@@ -1,7 +1,7 @@
 """score_topk: the k best items per user over the whole catalogue, exactly, in one pass.
 
-The native backend screens in float32 with a certified bound and scores what is left by the definition
-(csrc/score_topk_cpu.cpp has the proof), after the two-step search of Teflioudi et al., LEMP, SIGMOD 2015.
+The native backend screens in bfloat16 or int8 with a certified bound and scores what is left by the definition
+(csrc/topk_bounds.h has the proof), after the two-step search of Teflioudi et al., LEMP, SIGMOD 2015.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastrec import _native, config
-from fastrec.ops import _arrays, _scoring, _screen
+from fastrec.ops import _arrays, _scoring
 from fastrec.ops._op import Backend, Op
 from fastrec.ops._scoring import Scoring, scoring
 from fastrec.ops._sparse import Lists, addresses, as_lists
@@ -136,10 +136,10 @@ def _numba(problem: Problem, threads: int) -> tuple[F32, I64]:
     dense_scores = _arrays.jit(_scoring.numba_dense)
 
     def search(first: int, last: int) -> None:
-        dense = np.empty(len(s.items.panels) * 16, np.float64)
+        dense = np.empty(s.items.n_items, np.float64)
         for u in range(first, last):
-            dense_scores(s.queries[u], s.items.panels, dense)
-            found = _scoring.finish(s, u, dense[: s.items.n_items])
+            dense_scores(s.queries[u], s.items.rows, dense)
+            found = _scoring.finish(s, u, dense)
             found[~_may_get(problem, u, found)] = -np.inf
             best = _best(found, k)
             rows[u, : len(best)], rows[u, len(best) :] = best, -1
@@ -174,7 +174,8 @@ def _cpu(problem: Problem, threads: int) -> tuple[F32, I64]:
         allow=addresses(problem.allow),
         dense_bound=_native.ptr(s.dense_bound, np.float64),
         init_bound=_native.ptr(s.init_bound, np.float64),
-        screen=_screen.NONE if s.items.screen is None else s.items.screen.native(),
+        repeats=1 if s.similarity is None else s.similarity.repeats,
+        screen=s.items.screen.native(),
         threads=threads,
         simd=_arrays.simd("score_topk"),
         scores=_native.ptr(scores, np.float32),
@@ -187,7 +188,7 @@ def native_scoring(s: Scoring) -> dict[str, Any]:
     """The arguments of the native operators that stand for a Scoring."""
     return {
         "queries": _native.ptr(s.queries, np.float32),
-        "panels": _native.ptr(s.items.panels, np.float32),
+        "items": _native.ptr(s.items.rows, np.float32),
         "B": len(s.queries),
         "N": s.items.n_items,
         "D": s.items.dims,

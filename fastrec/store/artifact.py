@@ -135,7 +135,8 @@ def _map_arrays(path: Path, mmap: bool) -> Arrays:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-    names = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64, "BOOL": np.bool_}
+    names: dict[str, type[np.generic]] = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
+    names |= {"BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16}
     arrays: Arrays = {}
     for name, entry in header.items():
         if name == "__metadata__":

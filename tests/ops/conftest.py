@@ -6,23 +6,21 @@ import numpy as np
 import pytest
 
 from fastrec import _native, ops
-from fastrec.ops import _arrays, _scoring, _screen
+from fastrec.ops import _arrays, _scoring
 
 SIMD = _native._C.simd_levels() if _native._C is not None else []
-#: Every instruction set, over float32 panels and over each screen.
-LEVELS = [f"{level}{screen}" for level in SIMD for screen in ("", "-int8", "-bfloat16")]
+#: Every instruction set over each screen.
+LEVELS = [f"{level}-{screen}" for level in SIMD for screen in ("int8", "bfloat16")]
 BACKENDS = [*[f"cpu-{level}" for level in LEVELS], "numba", "reference"]
 
 
 def force(monkeypatch, level):
-    """Run native operators at a level of LEVELS, also where another way would be faster."""
+    """Run native operators at a level of LEVELS."""
     simd, _, screen = level.partition("-")
     monkeypatch.setenv("FASTREC_SIMD", simd)
-    if not screen:
-        return
     pack = _scoring.pack
-    monkeypatch.setattr(_screen, "always", True)
-    monkeypatch.setattr(_scoring, "pack", lambda *args: ops.pack_items(pack(*args), dtype=screen))
+    if screen:
+        monkeypatch.setattr(_scoring, "pack", lambda *args: ops.pack_items(pack(*args), dtype=screen))
 
 
 @pytest.fixture(params=BACKENDS)

@@ -20,7 +20,7 @@ CASES = [
 def flat(result):
     """The arrays of a result of any operator."""
     if isinstance(result, ops.PackedItems):
-        return [result.panels, np.array(result.n_items)]
+        return [result.rows, result.screen.codes, result.screen.scales]
     return list(result) if isinstance(result, tuple) else [result]
 
 

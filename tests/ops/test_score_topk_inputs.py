@@ -255,11 +255,17 @@ def test_a_forked_child_has_a_pool_of_its_own():
     same(ops.score_topk(q, items, 10, threads=2, backend="cpu", **extra), want)
 
 
-def test_a_memory_map_serves_as_panels(tmp_path):
-    packed = ops.pack_items(V)
-    packed.panels.tofile(tmp_path / "panels")
-    mapped = np.memmap(tmp_path / "panels", np.float32, "r", shape=packed.panels.shape)
-    same(ops.score_topk(Q, ops.PackedItems(mapped, 90, packed.max_norm), 5), WANT)
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_memory_maps_serve_as_items(tmp_path, dtype):
+    packed = ops.pack_items(V, dtype=dtype)
+
+    def mapped(name, array):
+        array.tofile(tmp_path / name)
+        return np.memmap(tmp_path / name, array.dtype, "r", shape=array.shape)
+
+    codes = mapped("codes", packed.screen.codes)
+    screen = ops.Screen(dtype, codes, packed.screen.scales, packed.screen.errors)
+    same(ops.score_topk(Q, ops.PackedItems(mapped("rows", packed.rows), screen, packed.max_norm), 5), WANT)
 
 
 def test_ctrl_c_ends_a_long_call():
