@@ -141,13 +141,14 @@ def measure(case: Case, names: list[str], rounds: int, seconds: float) -> dict[s
 
 
 def shares(case: Case, times: dict[str, list[float]], limits: list[dict[str, float]]) -> dict[str, float]:
-    """Of the best rates seen in the row: the FMA peak by 2 B N D for many users, the bandwidth for one."""
+    """Of the best rates seen in the row: the FMA peak of float32 by 2 B N D for many users, which AMX is beyond, and
+    the bandwidth by the codes that are read for one."""
     flops, read = max(x["flops"] for x in limits), max(x["bytes"] for x in limits)
     found = {}
     for name, t in times.items():
         if name == "fastrec-float32" and "sparse" not in case:
             work = 2.0 * case["B"] * case["N"] * case["D"]
-            found[name] = work / 2 * 4 / min(t) / read if case["B"] == 1 else work / min(t) / flops
+            found[name] = work / 2 * 2 / min(t) / read if case["B"] == 1 else work / min(t) / flops
         elif name == "fastrec-int8" and case["B"] == 1:
             found[name] = case["N"] * case["D"] / min(t) / read
     return found
@@ -220,7 +221,6 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.1, help="least time of an engine in a round")
-    parser.add_argument("--bf16", action="store_true", help="the bfloat16 screen as well")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot")
     args = parser.parse_args()
@@ -233,9 +233,8 @@ def main() -> int:
     print(json.dumps(about))
     rows = []
     for case in grid(args.quick):
-        ours = OURS + (["fastrec-bfloat16"] if args.bf16 else [])
         peers = PEERS + (["faiss-selector"] if case["B"] == 1 else [])
-        rows.append(measure(case, ours + (peers if args.peers else []), args.rounds, args.seconds))
+        rows.append(measure(case, OURS + (peers if args.peers else []), args.rounds, args.seconds))
         print(line(rows[-1]), flush=True)
     for kind in ("only", "both", "none"):
         case = {"N": 100_000, "D": 256, "B": 64, "k": 10, "sparse": kind}

@@ -25,10 +25,14 @@ void write(const TopkArgs& a, int64_t u, const std::vector<uint64_t>& keys) {
 void split_items(const TopkArgs& a, ScreenKind kind, const Kernel& level, Stop& stop, int threads, int64_t first,
                  int64_t last) {
   const int64_t parts = threads, n = last - first, panels = (a.s.N + kLanes - 1) / kLanes;
+  const int64_t unit = a.s.history ? kBlockPanels : 1, units = (panels + unit - 1) / unit;
+  SparseTerms terms(a.s, first, a.s.history ? n : 0);
+  terms.sort_all(threads);
   std::vector<std::vector<uint64_t>> found(parts * n);
   parallel_for(parts, threads, [&](int64_t part) {
-    Search(a, kind, level, stop)
-        .run(first, last, panels * part / parts, panels * (part + 1) / parts, found.data() + part * n);
+    Search(a, kind, level, terms, stop)
+        .run(first, last, std::min(panels, units * part / parts * unit), std::min(panels, units * (part + 1) / parts * unit),
+             found.data() + part * n);
   });
   for (int64_t u = 0; u < n; ++u) {
     std::vector<uint64_t> all;
@@ -69,7 +73,8 @@ void score_topk(const TopkArgs& a, const Kernel& level, Stop& stop) {
   if (a.s.D == 0 && a.s.history) return search_sparse(a, stop, threads);
   const ScreenKind kind = screen_holds(a) ? a.screen_kind : ScreenKind::kNone;
   const int64_t most = a.s.history ? kSparseUsers : kUsers, wide = level.bf16.users;
-  if (threads > 1 && B <= std::max<int64_t>(kSharedUsers, threads * wide) && panels >= 24 * threads) {
+  if (threads > 1 && B <= std::max<int64_t>(kSharedUsers, threads * wide) &&
+      panels >= (a.s.history ? 4 * kBlockPanels : 24) * threads) {
     for (int64_t first = 0; first < B; first += most)
       split_items(a, kind, level, stop, threads, first, std::min(B, first + most));
     return;
@@ -79,7 +84,9 @@ void score_topk(const TopkArgs& a, const Kernel& level, Stop& stop) {
   parallel_for((B + size - 1) / size, threads, [&](int64_t task) {
     const int64_t first = task * size, last = std::min(B, first + size);
     std::vector<std::vector<uint64_t>> found(last - first);
-    Search(a, kind, level, stop).run(first, last, 0, panels, found.data());
+    SparseTerms terms(a.s, first, a.s.history ? last - first : 0);
+    terms.sort_all(1);
+    Search(a, kind, level, terms, stop).run(first, last, 0, panels, found.data());
     for (int64_t u = first; u < last; ++u) write(a, u, found[u - first]);
   });
 }

@@ -7,7 +7,13 @@ namespace fastrec {
 void ExactScorer::operator()(int64_t u, const int32_t* rows, int64_t n, float* out) {
   dense_.assign(n, 0.0), sparse_.assign(n, 0.0);
   if (s_.D > 0) level_.exact(s_.items, s_.D, rows, n, s_.queries + u * s_.D, dense_.data());
-  if (s_.history) add_sparse(u, rows, n);
+  if (s_.history) {
+    if (terms_ != nullptr && terms_->sorted(u) && n < terms_->n_blocks()) {
+      terms_->sums(u, rows, n, sparse_.data());
+    } else {
+      add_sparse(u, rows, n);
+    }
+  }
   for (int64_t i = 0; i < n; ++i) out[i] = score_of_sums(dense_[i], sparse_[i], s_.bias, rows[i]);
 }
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "ops.h"
+#include "topk_sparse.h"
 
 namespace fastrec {
 
@@ -17,7 +17,9 @@ inline float score_of_sums(double dense, double sparse, const float* bias, int64
 
 class ExactScorer {
  public:
-  ExactScorer(const Scoring& scoring, const Kernel& level) : s_(scoring), level_(level) {}
+  // terms: those of the users, sorted, or null.
+  ExactScorer(const Scoring& scoring, const Kernel& level, const SparseTerms* terms = nullptr)
+      : s_(scoring), level_(level), terms_(terms) {}
 
   // out[n]: the scores of these rows for user u, float32(dense + sparse + bias) with every sum in float64 and in
   // order. Rows must ascend where there is a history; repeats are fine.
@@ -28,6 +30,7 @@ class ExactScorer {
 
   const Scoring& s_;
   const Kernel& level_;
+  const SparseTerms* const terms_;
   std::vector<double> dense_, sparse_;
 };
 

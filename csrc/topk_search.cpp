@@ -6,7 +6,6 @@
 namespace fastrec {
 namespace {
 
-constexpr int64_t kSparsePanels = SparseBlocks::kBlockItems / kLanes;
 constexpr int64_t kBlockBytes = 192 << 10;  // items that are to stay in the L2 cache for all users
 constexpr int64_t kFetching = 6;            // tiles that fetch the next block
 constexpr size_t kRefineAt = 1024;          // unsettled candidates beyond the k that a user needs
@@ -80,15 +79,15 @@ void Search::walk() {
   const int64_t panel_bytes = std::max<int64_t>(panel_bytes_of(kind_, a_.s.D), 1);
   // A multiple of 6 panels suits register tiles of 2 and of 3.
   int64_t block = kBlockBytes / panel_bytes / 6 * 6;
-  block = std::min(std::max<int64_t>(block, 12), kSparsePanels / 6 * 6);
+  block = std::min(std::max<int64_t>(block, 12), kBlockPanels / 6 * 6);
   const bool sparse = static_cast<bool>(a_.s.history);
-  const int64_t outer = sparse ? kSparsePanels : block, stride = sparse ? outer * kLanes : 0;
+  const int64_t outer = sparse ? kBlockPanels : block, stride = sparse ? outer * kLanes : 0;
   pack_queries();
   init_.resize((sparse ? n : 1) * outer * kLanes);
   if (sparse) {
     std::vector<int64_t> users;
     for (const User& user : users_) users.push_back(user.u);
-    sparse_.start(std::move(users), panel_first_ * kLanes, panel_last_ * kLanes);
+    sparse_.start(users, panel_first_ * kLanes);
   }
   for (int64_t p = panel_first_; p < panel_last_; p += outer) {
     const int64_t outer_end = std::min(p + outer, panel_last_);
@@ -97,7 +96,7 @@ void Search::walk() {
     for (int64_t i = sparse ? n - 1 : -1; i >= 0; --i) {
       float* init = init_.data() + i * stride;
       if (i > 0) std::copy_n(init_.data(), (outer_end - p) * kLanes, init);
-      sparse_.for_block(i, (p - panel_first_) / outer, [=](uint32_t column, double term) {
+      sparse_.for_block(i, p / outer, [=](uint32_t column, double term) {
         init[column] += static_cast<float>(term);
       });
     }

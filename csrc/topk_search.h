@@ -10,15 +10,17 @@
 
 namespace fastrec {
 
+constexpr int64_t kBlockPanels = SparseTerms::kBlockItems / kLanes;
 constexpr int64_t kSparseUsers = 64;  // most users of a search with a sparse term, for the size of its blocks
 
 class Search {
  public:
-  Search(const TopkArgs& args, ScreenKind kind, const Kernel& level, Stop& stop)
-      : a_(args), kind_(kind), level_(level), stop_(stop), exact_(args.s, level), sparse_(args.s),
+  // terms: the sorted terms of the users where there is a history.
+  Search(const TopkArgs& args, ScreenKind kind, const Kernel& level, const SparseTerms& terms, Stop& stop)
+      : a_(args), kind_(kind), level_(level), stop_(stop), exact_(args.s, level, &terms), sparse_(args.s, terms),
         k_(static_cast<size_t>(std::min(args.k, args.s.N))) {}
 
-  // found[i]: keys of user first + i, the best first.
+  // found[i]: keys of user first + i, the best first. With a history, panel_first begins a block of SparseTerms.
   void run(int64_t first, int64_t last, int64_t panel_first, int64_t panel_last, std::vector<uint64_t>* found);
 
  private:
@@ -41,7 +43,7 @@ class Search {
   const Kernel& level_;
   Stop& stop_;
   ExactScorer exact_;
-  SparseBlocks sparse_;
+  SparseWalk sparse_;
   const size_t k_;
   Walk walk_{};
   int64_t n_words_ = 0;  // of a query

@@ -2,50 +2,49 @@
 
 namespace fastrec {
 
-void SparseBlocks::start(std::vector<int64_t> users, int64_t first, int64_t last) {
-  users_ = std::move(users);
-  first_ = first, last_ = last;
-  n_blocks_ = (last - first + kBlockItems - 1) / kBlockItems;
-  starts_.assign(users_.size() * (n_blocks_ + 1), -1);
-  terms_.clear(), places_.clear(), place_of_.clear();
-  for (size_t i = 0; i < users_.size(); ++i) {
-    const int64_t u = users_[i];
-    int64_t n_terms = 0;
-    for (int64_t h = s_.history.indptr[u]; h < s_.history.indptr[u + 1]; ++h)
-      n_terms += s_.similarity.size(s_.history.rows[h]);
-    place_of_.push_back(static_cast<int64_t>(places_.size()));
-    if (n_terms <= kMostTerms) {
-      if (i + 1 < users_.size()) fetch(users_[i + 1]);
-      sort_terms(static_cast<int64_t>(i));
-      continue;
-    }
-    const int32_t* columns = s_.similarity.rows;
-    for (int64_t h = s_.history.indptr[u]; h < s_.history.indptr[u + 1]; ++h) {
-      const int64_t j = s_.history.rows[h];
-      const int32_t* end = columns + s_.similarity.indptr[j + 1];
-      places_.push_back(std::lower_bound(columns + s_.similarity.indptr[j], end, first) - columns);
-    }
-  }
+void SparseTerms::sort_all(int threads) {
+  constexpr int64_t kUsersPerTask = 4;
+  const int64_t n = static_cast<int64_t>(users_.size());
+  parallel_for((n + kUsersPerTask - 1) / kUsersPerTask, threads, [&](int64_t task) {
+    for (int64_t i = task * kUsersPerTask; i < std::min(n, (task + 1) * kUsersPerTask); ++i) sort(first_user_ + i);
+  });
 }
 
-// Calls body(weight, first, last) for the entries of every row of the history in the items of the walk.
-template <typename Body>
-void SparseBlocks::for_rows(int64_t u, const Body& body) const {
-  const int32_t* columns = s_.similarity.rows;
-  for (int64_t h = s_.history.indptr[u]; h < s_.history.indptr[u + 1]; ++h) {
-    const int64_t j = s_.history.rows[h];
-    const int32_t *begin = columns + s_.similarity.indptr[j], *end = columns + s_.similarity.indptr[j + 1];
-    if (first_ > 0) begin = std::lower_bound(begin, end, first_);
-    if (begin < end && end[-1] >= last_) end = std::lower_bound(begin, end, last_);
-    body(static_cast<double>(s_.history.values[h]), begin - columns, end - columns);
+// A counting sort by block.
+void SparseTerms::sort(int64_t u) {
+  User& user = users_[u - first_user_];
+  const int64_t* const indptr = s_.similarity.indptr;
+  const int64_t begin = s_.history.indptr[u], end = s_.history.indptr[u + 1];
+  int64_t n_terms = 0;
+  for (int64_t h = begin; h < end; ++h) n_terms += s_.similarity.size(s_.history.rows[h]);
+  if (n_terms > kMostTerms) return;
+  fetch(u);
+  user.starts.assign(n_blocks() + 2, 0);
+  int64_t* const next = user.starts.data() + 1;  // one block late: the sort itself moves the starts into place
+  const int32_t* const columns = s_.similarity.rows;
+  for (int64_t h = begin; h < end; ++h) {
+    const int64_t last = indptr[s_.history.rows[h] + 1];
+    for (int64_t e = indptr[s_.history.rows[h]]; e < last; ++e)
+      ++next[static_cast<uint32_t>(columns[e]) / kBlockItems + 1];
+  }
+  for (int64_t b = 1; b <= n_blocks(); ++b) next[b] += next[b - 1];
+  user.terms.reset(new Term[std::max<int64_t>(n_terms, 1)]);
+  Term* const terms = user.terms.get();
+  for (int64_t h = begin; h < end; ++h) {
+    const double weight = s_.history.values[h];
+    const int64_t last = indptr[s_.history.rows[h] + 1];
+    for (int64_t e = indptr[s_.history.rows[h]]; e < last; ++e) {
+      const uint32_t column = static_cast<uint32_t>(columns[e]);
+      terms[next[column / kBlockItems]++] = {weight * static_cast<double>(s_.similarity.values[e]),
+                                             column % static_cast<uint32_t>(kBlockItems)};
+    }
   }
 }
 
 // Rows lie anywhere in memory: all of them are asked for before the first is needed.
-void SparseBlocks::fetch(int64_t u) const {
+void SparseTerms::fetch(int64_t u) const {
   constexpr int64_t kLine = 64 / sizeof(int32_t), kMostLines = 8;
-  const int64_t end = s_.history.indptr[u + 1];
-  for (int64_t h = s_.history.indptr[u]; h < end; ++h) {
+  for (int64_t h = s_.history.indptr[u]; h < s_.history.indptr[u + 1]; ++h) {
     const int64_t j = s_.history.rows[h], first = s_.similarity.indptr[j];
     const int64_t last = std::min(s_.similarity.indptr[j + 1], first + kMostLines * kLine);
     for (int64_t e = first; e < last; e += kLine) {
@@ -55,32 +54,33 @@ void SparseBlocks::fetch(int64_t u) const {
   }
 }
 
-// A counting sort by block.
-void SparseBlocks::sort_terms(int64_t i) {
-  const int64_t u = users_[i];
-  const uint32_t first = static_cast<uint32_t>(first_);
-  int64_t* starts = starts_.data() + i * (n_blocks_ + 1);
-  counts_.assign(n_blocks_ + 1, 0);
-  int64_t* const counts = counts_.data();
-  const int32_t* const columns = s_.similarity.rows;
-  const float* const values = s_.similarity.values;
-  for_rows(u, [=](double, int64_t e, int64_t last) {
-    for (; e < last; ++e) ++counts[(static_cast<uint32_t>(columns[e]) - first) / kBlockItems];
-  });
-  int64_t total = static_cast<int64_t>(terms_.size());
-  for (int64_t b = 0; b <= n_blocks_; ++b) {
-    starts[b] = total;
-    total += counts[b];
-    counts[b] = starts[b];
-  }
-  terms_.resize(total);
-  Term* const terms = terms_.data();
-  for_rows(u, [=](double weight, int64_t e, int64_t last) {
-    for (; e < last; ++e) {
-      const uint32_t column = static_cast<uint32_t>(columns[e]) - first;
-      terms[counts[column / kBlockItems]++] = {weight * static_cast<double>(values[e]), column};
+void SparseTerms::sums(int64_t u, const int32_t* rows, int64_t n, double* out) const {
+  for (int64_t i = 0; i < n; ++i) {
+    if (i > 0 && rows[i] == rows[i - 1]) {
+      out[i] = out[i - 1];
+      continue;
     }
-  });
+    const uint32_t column = static_cast<uint32_t>(rows[i] % kBlockItems);
+    double sum = 0.0;
+    for (const Term *term = begin(u, rows[i] / kBlockItems), *last = end(u, rows[i] / kBlockItems); term < last; ++term)
+      if (term->column == column) sum += term->value;
+    out[i] = sum;
+  }
+}
+
+void SparseWalk::start(const std::vector<int64_t>& users, int64_t first) {
+  users_ = users;
+  places_.clear(), place_of_.clear();
+  const int32_t* columns = s_.similarity.rows;
+  for (const int64_t u : users_) {
+    place_of_.push_back(static_cast<int64_t>(places_.size()));
+    if (t_.sorted(u)) continue;
+    for (int64_t h = s_.history.indptr[u]; h < s_.history.indptr[u + 1]; ++h) {
+      const int64_t j = s_.history.rows[h];
+      const int32_t* end = columns + s_.similarity.indptr[j + 1];
+      places_.push_back(std::lower_bound(columns + s_.similarity.indptr[j], end, first) - columns);
+    }
+  }
 }
 
 }  // namespace fastrec

@@ -6,69 +6,90 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "ops.h"
 
 namespace fastrec {
 
-class SparseBlocks {
+// The sorted terms of some users: made once, read by all threads.
+class SparseTerms {
  public:
   static constexpr int64_t kBlockItems = 2048;  // 64 users * 2048 items * 4 bytes = 512 KB of starts
   static constexpr int64_t kMostTerms = 1 << 15;
 
-  explicit SparseBlocks(const Scoring& scoring) : s_(scoring) {}
+  struct Term {
+    double value;
+    uint32_t column;  // from the first item of the block on
+  };
 
-  // A walk over items [first, last), with these users.
-  void start(std::vector<int64_t> users, int64_t first, int64_t last);
+  SparseTerms(const Scoring& scoring, int64_t first_user, int64_t n_users)
+      : s_(scoring), first_user_(first_user), users_(n_users) {}
 
-  int64_t n_blocks() const { return n_blocks_; }
+  void sort_all(int threads);
+  // Of user u; different users at once, if need be.
+  void sort(int64_t u);
 
-  // Calls body(column, term) in order of j for the i-th user and item first + kBlockItems * block + column; the blocks
-  // come in order.
+  // Whether user u has sorted terms; otherwise there are too many.
+  bool sorted(int64_t u) const { return user(u).terms != nullptr; }
+  const Term* begin(int64_t u, int64_t block) const { return user(u).terms.get() + user(u).starts[block]; }
+  const Term* end(int64_t u, int64_t block) const { return user(u).terms.get() + user(u).starts[block + 1]; }
+  int64_t n_blocks() const { return (s_.N + kBlockItems - 1) / kBlockItems; }
+
+  // out[n]: the sums of the terms of rows that ascend, in order of j, for a sorted user.
+  void sums(int64_t u, const int32_t* rows, int64_t n, double* out) const;
+
+ private:
+  struct User {
+    std::unique_ptr<Term[]> terms;
+    std::vector<int64_t> starts;  // [block + 1]
+  };
+
+  void fetch(int64_t u) const;
+  const User& user(int64_t u) const { return users_[u - first_user_]; }
+
+  const Scoring& s_;
+  const int64_t first_user_;
+  std::vector<User> users_;
+};
+
+// One thread's walk over them, block after block.
+class SparseWalk {
+ public:
+  SparseWalk(const Scoring& scoring, const SparseTerms& terms) : s_(scoring), t_(terms) {}
+
+  // From item `first` on, for these users; `first` begins a block unless all users are unsorted.
+  void start(const std::vector<int64_t>& users, int64_t first);
+
+  // Calls body(column, term) in order of j for the i-th user and item kBlockItems * block + column.
   template <typename Body>
   void for_block(int64_t i, int64_t block, const Body& body) {
-    const int64_t* starts = starts_.data() + i * (n_blocks_ + 1) + block;
-    if (starts[0] < 0) return walk_rows(i, block, body);
-    const uint32_t begin = static_cast<uint32_t>(block * kBlockItems);
-    for (const Term *term = terms_.data() + starts[0], *end = terms_.data() + starts[1]; term < end; ++term)
-      body(term->column - begin, term->value);
+    const int64_t u = users_[i];
+    if (!t_.sorted(u)) return walk_rows(i, block, body);
+    for (const SparseTerms::Term *term = t_.begin(u, block), *end = t_.end(u, block); term < end; ++term)
+      body(term->column, term->value);
   }
 
  private:
-  struct Term {
-    double value;
-    uint32_t column;  // from the first item of the walk on
-  };
-
-  template <typename Body>
-  void for_rows(int64_t u, const Body& body) const;
-  void fetch(int64_t u) const;
-  void sort_terms(int64_t i);
-
   template <typename Body>
   void walk_rows(int64_t i, int64_t block, const Body& body) {
-    const int64_t u = users_[i], begin = first_ + block * kBlockItems, end = begin + kBlockItems;
+    const int64_t u = users_[i], begin = block * SparseTerms::kBlockItems, end = begin + SparseTerms::kBlockItems;
     int64_t* place = places_.data() + place_of_[i];
     for (int64_t h = s_.history.indptr[u]; h < s_.history.indptr[u + 1]; ++h, ++place) {
       const double weight = s_.history.values[h];
       const int64_t last = s_.similarity.indptr[s_.history.rows[h] + 1];
       int64_t e = *place;
-      for (; e < last && s_.similarity.rows[e] < std::min(end, last_); ++e)
+      for (; e < last && s_.similarity.rows[e] < end; ++e)
         body(static_cast<uint32_t>(s_.similarity.rows[e] - begin), weight * static_cast<double>(s_.similarity.values[e]));
       *place = e;
     }
   }
 
   const Scoring& s_;
-  int64_t first_ = 0, last_ = 0, n_blocks_ = 0;
+  const SparseTerms& t_;
   std::vector<int64_t> users_;
-  // Of sorted users: [user][block + 1], where the terms of the block begin; of the others -1.
-  std::vector<int64_t> starts_;
-  std::vector<Term> terms_;
-  // Of the others: the next entry of every row of their history.
-  std::vector<int64_t> places_, place_of_;
-  std::vector<int64_t> counts_;
+  std::vector<int64_t> places_, place_of_;  // of users without sorted terms: the next entry of every row
 };
 
 }  // namespace fastrec

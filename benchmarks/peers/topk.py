@@ -180,7 +180,6 @@ ENGINES = {
     "faiss-selector": faiss_selector_engine,
     "fastrec-float32": fastrec_engine,
     "fastrec-int8": fastrec_engine,
-    "fastrec-bfloat16": fastrec_engine,
 }
 
 
