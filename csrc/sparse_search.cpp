@@ -28,7 +28,7 @@ void SparseSearch::run(int64_t u, std::vector<uint64_t>& found) {
 template <typename Body>
 void SparseSearch::for_sums(int64_t u, const Body& body) {
   SparseTerms terms(a_.s, u, 1);
-  terms.sort(u);
+  terms.sort_all(1);
   SparseWalk walk(a_.s, terms);
   walk.start({u}, 0);
   double* const sums = sums_.data();

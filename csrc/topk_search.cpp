@@ -81,9 +81,11 @@ void Search::walk() {
   int64_t block = kBlockBytes / panel_bytes / 6 * 6;
   block = std::min(std::max<int64_t>(block, 12), kBlockPanels / 6 * 6);
   const bool sparse = static_cast<bool>(a_.s.history);
-  const int64_t outer = sparse ? kBlockPanels : block, stride = sparse ? outer * kLanes : 0;
+  const int64_t outer = sparse ? kBlockPanels : block;
+  // A line more, so that the rows of the users do not compete for the same lines of the L1 cache.
+  const int64_t stride = sparse ? (outer + 1) * kLanes : 0;
   pack_queries();
-  init_.resize((sparse ? n : 1) * outer * kLanes);
+  init_.resize(std::max(n * stride, outer * kLanes));
   if (sparse) {
     std::vector<int64_t> users;
     for (const User& user : users_) users.push_back(user.u);

@@ -3,10 +3,14 @@
 namespace fastrec {
 
 void SparseTerms::sort_all(int threads) {
-  constexpr int64_t kUsersPerTask = 4;
+  constexpr int64_t kUsersPerTask = 8;
   const int64_t n = static_cast<int64_t>(users_.size());
   parallel_for((n + kUsersPerTask - 1) / kUsersPerTask, threads, [&](int64_t task) {
-    for (int64_t i = task * kUsersPerTask; i < std::min(n, (task + 1) * kUsersPerTask); ++i) sort(first_user_ + i);
+    const int64_t last = std::min(n, (task + 1) * kUsersPerTask);
+    for (int64_t i = task * kUsersPerTask; i < last; ++i) {
+      if (i + 1 < last) fetch(first_user_ + i + 1);
+      sort(first_user_ + i);
+    }
   });
 }
 
@@ -17,8 +21,7 @@ void SparseTerms::sort(int64_t u) {
   const int64_t begin = s_.history.indptr[u], end = s_.history.indptr[u + 1];
   int64_t n_terms = 0;
   for (int64_t h = begin; h < end; ++h) n_terms += s_.similarity.size(s_.history.rows[h]);
-  if (n_terms > kMostTerms) return;
-  fetch(u);
+  if (n_terms > kMostTerms || end - begin > kMostHistory) return;
   user.starts.assign(n_blocks() + 2, 0);
   int64_t* const next = user.starts.data() + 1;  // one block late: the sort itself moves the starts into place
   const int32_t* const columns = s_.similarity.rows;
@@ -31,12 +34,11 @@ void SparseTerms::sort(int64_t u) {
   user.terms.reset(new Term[std::max<int64_t>(n_terms, 1)]);
   Term* const terms = user.terms.get();
   for (int64_t h = begin; h < end; ++h) {
-    const double weight = s_.history.values[h];
     const int64_t last = indptr[s_.history.rows[h] + 1];
     for (int64_t e = indptr[s_.history.rows[h]]; e < last; ++e) {
       const uint32_t column = static_cast<uint32_t>(columns[e]);
-      terms[next[column / kBlockItems]++] = {weight * static_cast<double>(s_.similarity.values[e]),
-                                             column % static_cast<uint32_t>(kBlockItems)};
+      terms[next[column / kBlockItems]++] = {s_.similarity.values[e], static_cast<uint16_t>(column % kBlockItems),
+                                             static_cast<uint16_t>(h - begin)};
     }
   }
 }
@@ -60,10 +62,10 @@ void SparseTerms::sums(int64_t u, const int32_t* rows, int64_t n, double* out) c
       out[i] = out[i - 1];
       continue;
     }
-    const uint32_t column = static_cast<uint32_t>(rows[i] % kBlockItems);
+    const int64_t column = rows[i] % kBlockItems;
     double sum = 0.0;
     for (const Term *term = begin(u, rows[i] / kBlockItems), *last = end(u, rows[i] / kBlockItems); term < last; ++term)
-      if (term->column == column) sum += term->value;
+      if (term->column == column) sum += value(u, *term);
     out[i] = sum;
   }
 }

@@ -17,25 +17,30 @@ namespace fastrec {
 class SparseTerms {
  public:
   static constexpr int64_t kBlockItems = 2048;  // 64 users * 2048 items * 4 bytes = 512 KB of starts
-  static constexpr int64_t kMostTerms = 1 << 15;
+  static constexpr int64_t kMostTerms = 1 << 15, kMostHistory = 1 << 16;
 
+  // Of 8 bytes, so that those of a user stay in the L1 cache.
   struct Term {
-    double value;
-    uint32_t column;  // from the first item of the block on
+    float similarity;
+    uint16_t column;   // from the first item of the block on
+    uint16_t history;  // entry of the user's history
   };
 
   SparseTerms(const Scoring& scoring, int64_t first_user, int64_t n_users)
       : s_(scoring), first_user_(first_user), users_(n_users) {}
 
   void sort_all(int threads);
-  // Of user u; different users at once, if need be.
-  void sort(int64_t u);
 
   // Whether user u has sorted terms; otherwise there are too many.
   bool sorted(int64_t u) const { return user(u).terms != nullptr; }
   const Term* begin(int64_t u, int64_t block) const { return user(u).terms.get() + user(u).starts[block]; }
   const Term* end(int64_t u, int64_t block) const { return user(u).terms.get() + user(u).starts[block + 1]; }
   int64_t n_blocks() const { return (s_.N + kBlockItems - 1) / kBlockItems; }
+
+  double value(int64_t u, const Term& term) const {
+    return static_cast<double>(s_.history.values[s_.history.indptr[u] + term.history]) *
+           static_cast<double>(term.similarity);
+  }
 
   // out[n]: the sums of the terms of rows that ascend, in order of j, for a sorted user.
   void sums(int64_t u, const int32_t* rows, int64_t n, double* out) const;
@@ -46,6 +51,7 @@ class SparseTerms {
     std::vector<int64_t> starts;  // [block + 1]
   };
 
+  void sort(int64_t u);
   void fetch(int64_t u) const;
   const User& user(int64_t u) const { return users_[u - first_user_]; }
 
@@ -68,7 +74,7 @@ class SparseWalk {
     const int64_t u = users_[i];
     if (!t_.sorted(u)) return walk_rows(i, block, body);
     for (const SparseTerms::Term *term = t_.begin(u, block), *end = t_.end(u, block); term < end; ++term)
-      body(term->column, term->value);
+      body(term->column, t_.value(u, *term));
   }
 
  private:

@@ -133,9 +133,10 @@ def _repeats(indptr: I64, rows: I32) -> int:
     """The most entries of one column in one row, of columns that ascend."""
     if _ascends(indptr, rows, strictly=True):
         return 1
-    keys = np.stack([owners(indptr), rows])
-    starts = np.flatnonzero(np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(axis=0), [True]]))
-    return int(np.diff(starts).max())
+    new = np.ones(len(rows) + 1, bool)
+    new[1:-1] = rows[1:] != rows[:-1]
+    new[indptr] = True
+    return int(np.diff(np.flatnonzero(new)).max())
 
 
 def owners(indptr: I64) -> I64:
