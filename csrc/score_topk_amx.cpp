@@ -56,6 +56,10 @@ static inline void walk(const Screen& screen, int64_t steps, int64_t panel, cons
   products<kInt8, kUsers, kPanels>(static_cast<const char*>(tile.queries), tiles * kTileBytes, panel0, panel1, tiles,
                                    ahead, c);
   for (int u = 0; u < tile.n_users; ++u) {
+    if (tile.init_stride != 0) {  // the rows of the users lie too far apart for the machine to read ahead
+      __builtin_prefetch(init + u * tile.init_stride + kPanels * kLanes);
+      __builtin_prefetch(init + u * tile.init_stride + kPanels * kLanes + kLanes);
+    }
 #pragma GCC unroll 2
     for (int p = 0; p < kPanels; ++p) {
       const float* sums = c + 32 * u + 16 * p;

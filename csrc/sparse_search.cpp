@@ -34,8 +34,8 @@ void SparseSearch::for_sums(int64_t u, const Body& body) {
   double* const sums = sums_.data();
   for (int64_t b = 0; b < terms.n_blocks(); ++b) {
     columns_.clear();
-    walk.for_block(0, b, [this, sums](uint32_t column, double term) {
-      sums[column] += term;
+    walk.for_block(0, b, [this, sums](uint32_t column, float history, float similarity) {
+      sums[column] += static_cast<double>(history) * static_cast<double>(similarity);
       columns_.push_back(column);
     });
     const int32_t first = static_cast<int32_t>(b * SparseTerms::kBlockItems);

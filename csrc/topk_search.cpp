@@ -98,8 +98,8 @@ void Search::walk() {
     for (int64_t i = sparse ? n - 1 : -1; i >= 0; --i) {
       float* init = init_.data() + i * stride;
       if (i > 0) std::copy_n(init_.data(), (outer_end - p) * kLanes, init);
-      sparse_.for_block(i, p / outer, [=](uint32_t column, double term) {
-        init[column] += static_cast<float>(term);
+      sparse_.for_block(i, p / outer, [=](uint32_t column, float history, float similarity) {
+        init[column] += history * similarity;
       });
     }
     for (int64_t q = p; q < outer_end; q += block) {

@@ -57,6 +57,7 @@ void SparseTerms::fetch(int64_t u) const {
 }
 
 void SparseTerms::sums(int64_t u, const int32_t* rows, int64_t n, double* out) const {
+  const float* const weights = s_.history.values + s_.history.indptr[u];
   for (int64_t i = 0; i < n; ++i) {
     if (i > 0 && rows[i] == rows[i - 1]) {
       out[i] = out[i - 1];
@@ -65,7 +66,8 @@ void SparseTerms::sums(int64_t u, const int32_t* rows, int64_t n, double* out) c
     const int64_t column = rows[i] % kBlockItems;
     double sum = 0.0;
     for (const Term *term = begin(u, rows[i] / kBlockItems), *last = end(u, rows[i] / kBlockItems); term < last; ++term)
-      if (term->column == column) sum += value(u, *term);
+      if (term->column == column)
+        sum += static_cast<double>(weights[term->history]) * static_cast<double>(term->similarity);
     out[i] = sum;
   }
 }

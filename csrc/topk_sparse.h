@@ -37,11 +37,6 @@ class SparseTerms {
   const Term* end(int64_t u, int64_t block) const { return user(u).terms.get() + user(u).starts[block + 1]; }
   int64_t n_blocks() const { return (s_.N + kBlockItems - 1) / kBlockItems; }
 
-  double value(int64_t u, const Term& term) const {
-    return static_cast<double>(s_.history.values[s_.history.indptr[u] + term.history]) *
-           static_cast<double>(term.similarity);
-  }
-
   // out[n]: the sums of the terms of rows that ascend, in order of j, for a sorted user.
   void sums(int64_t u, const int32_t* rows, int64_t n, double* out) const;
 
@@ -68,13 +63,14 @@ class SparseWalk {
   // From item `first` on, for these users; `first` begins a block unless all users are unsorted.
   void start(const std::vector<int64_t>& users, int64_t first);
 
-  // Calls body(column, term) in order of j for the i-th user and item kBlockItems * block + column.
+  // Calls body(column, history, similarity) in order of j for the i-th user and item kBlockItems * block + column.
   template <typename Body>
   void for_block(int64_t i, int64_t block, const Body& body) {
     const int64_t u = users_[i];
     if (!t_.sorted(u)) return walk_rows(i, block, body);
+    const float* const weights = s_.history.values + s_.history.indptr[u];
     for (const SparseTerms::Term *term = t_.begin(u, block), *end = t_.end(u, block); term < end; ++term)
-      body(term->column, t_.value(u, *term));
+      body(static_cast<uint32_t>(term->column), weights[term->history], term->similarity);
   }
 
  private:
@@ -83,11 +79,11 @@ class SparseWalk {
     const int64_t u = users_[i], begin = block * SparseTerms::kBlockItems, end = begin + SparseTerms::kBlockItems;
     int64_t* place = places_.data() + place_of_[i];
     for (int64_t h = s_.history.indptr[u]; h < s_.history.indptr[u + 1]; ++h, ++place) {
-      const double weight = s_.history.values[h];
+      const float weight = s_.history.values[h];
       const int64_t last = s_.similarity.indptr[s_.history.rows[h] + 1];
       int64_t e = *place;
       for (; e < last && s_.similarity.rows[e] < end; ++e)
-        body(static_cast<uint32_t>(s_.similarity.rows[e] - begin), weight * static_cast<double>(s_.similarity.values[e]));
+        body(static_cast<uint32_t>(s_.similarity.rows[e] - begin), weight, s_.similarity.values[e]);
       *place = e;
     }
   }
