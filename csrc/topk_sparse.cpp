@@ -6,16 +6,23 @@ void SparseTerms::sort_all(int threads) {
   constexpr int64_t kUsersPerTask = 8;
   const int64_t n = static_cast<int64_t>(users_.size());
   parallel_for((n + kUsersPerTask - 1) / kUsersPerTask, threads, [&](int64_t task) {
-    const int64_t last = std::min(n, (task + 1) * kUsersPerTask);
-    for (int64_t i = task * kUsersPerTask; i < last; ++i) {
-      if (i + 1 < last) fetch(first_user_ + i + 1);
-      sort(first_user_ + i);
-    }
+    for (int64_t i = task * kUsersPerTask; i < std::min(n, (task + 1) * kUsersPerTask); ++i) sort(first_user_ + i);
   });
+}
+
+// Rows lie anywhere in memory: their beginning is asked for early.
+void SparseTerms::fetch(int64_t j) const {
+  constexpr int64_t kLine = 64 / sizeof(int32_t), kMostLines = 8;
+  const int64_t first = s_.similarity.indptr[j], last = s_.similarity.indptr[j + 1];
+  for (int64_t e = first; e < std::min(last, first + kMostLines * kLine); e += kLine) {
+    __builtin_prefetch(s_.similarity.rows + e);
+    __builtin_prefetch(s_.similarity.values + e);
+  }
 }
 
 // A counting sort by block.
 void SparseTerms::sort(int64_t u) {
+  constexpr int64_t kRowsAhead = 6;
   User& user = users_[u - first_user_];
   const int64_t* const indptr = s_.similarity.indptr;
   const int64_t begin = s_.history.indptr[u], end = s_.history.indptr[u + 1];
@@ -27,6 +34,7 @@ void SparseTerms::sort(int64_t u) {
   const int32_t* const columns = s_.similarity.rows;
   for (int64_t h = begin; h < end; ++h) {
     const int64_t last = indptr[s_.history.rows[h] + 1];
+    fetch(s_.history.rows[std::min(h + kRowsAhead, end - 1)]);
     for (int64_t e = indptr[s_.history.rows[h]]; e < last; ++e)
       ++next[static_cast<uint32_t>(columns[e]) / kBlockItems + 1];
   }
@@ -39,19 +47,6 @@ void SparseTerms::sort(int64_t u) {
       const uint32_t column = static_cast<uint32_t>(columns[e]);
       terms[next[column / kBlockItems]++] = {s_.similarity.values[e], static_cast<uint16_t>(column % kBlockItems),
                                              static_cast<uint16_t>(h - begin)};
-    }
-  }
-}
-
-// Rows lie anywhere in memory: all of them are asked for before the first is needed.
-void SparseTerms::fetch(int64_t u) const {
-  constexpr int64_t kLine = 64 / sizeof(int32_t), kMostLines = 8;
-  for (int64_t h = s_.history.indptr[u]; h < s_.history.indptr[u + 1]; ++h) {
-    const int64_t j = s_.history.rows[h], first = s_.similarity.indptr[j];
-    const int64_t last = std::min(s_.similarity.indptr[j + 1], first + kMostLines * kLine);
-    for (int64_t e = first; e < last; e += kLine) {
-      __builtin_prefetch(s_.similarity.rows + e);
-      __builtin_prefetch(s_.similarity.values + e);
     }
   }
 }

@@ -47,7 +47,7 @@ class SparseTerms {
   };
 
   void sort(int64_t u);
-  void fetch(int64_t u) const;
+  void fetch(int64_t j) const;
   const User& user(int64_t u) const { return users_[u - first_user_]; }
 
   const Scoring& s_;
