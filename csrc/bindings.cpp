@@ -136,21 +136,36 @@ PYBIND11_MODULE(_C, m) {
 
   m.def("segment_mean", [](Address values, int64_t dims, const CsrAddress& segments, int64_t B, bool normalize,
                            int threads, Address out) {
-    py::gil_scoped_release release;
-    fastrec::segment_mean(at<const float>(values), dims, csr(segments), B, normalize, threads, at<float>(out));
+    interruptible([&](fastrec::Stop& stop) {
+      fastrec::segment_mean(at<const float>(values), dims, csr(segments), B, normalize, threads, at<float>(out), stop);
+    });
   }, py::kw_only(), py::arg("values"), py::arg("dims"), py::arg("segments"), py::arg("B"), py::arg("normalize"),
      py::arg("threads"), py::arg("out"));
 
+  m.def("fuse_features", [](const std::vector<std::tuple<Address, int64_t, Address, Address>>& parts, int64_t B,
+                            bool normalize, bool half, int threads, Address out) {
+    std::vector<fastrec::FeaturePart> views;
+    for (const auto& [values, dims, rows, scales] : parts)
+      views.push_back({at<const float>(values), dims, at<const int64_t>(rows), at<const double>(scales)});
+    interruptible([&](fastrec::Stop& stop) {
+      fastrec::fuse_features(views, B, normalize, half, threads, at<void>(out), stop);
+    });
+  }, py::kw_only(), py::arg("parts"), py::arg("B"), py::arg("normalize"), py::arg("half"), py::arg("threads"),
+     py::arg("out"));
+
   m.def("score_std", [](Address queries, int64_t B, int64_t dims, Address covariance, int threads, Address out) {
-    py::gil_scoped_release release;
-    fastrec::score_std(at<const float>(queries), B, dims, at<const double>(covariance), threads, at<double>(out));
+    interruptible([&](fastrec::Stop& stop) {
+      fastrec::score_std(at<const float>(queries), B, dims, at<const double>(covariance), threads, at<double>(out),
+                         stop);
+    });
   }, py::kw_only(), py::arg("queries"), py::arg("B"), py::arg("dims"), py::arg("covariance"),
      py::arg("threads"), py::arg("out"));
 
   m.def("sparse_score_std", [](const CsrAddress& history, const CsrAddress& similarity, int64_t B, int64_t N,
                                int threads, Address out) {
-    py::gil_scoped_release release;
-    fastrec::sparse_score_std(csr(history), csr(similarity), B, N, threads, at<double>(out));
+    interruptible([&](fastrec::Stop& stop) {
+      fastrec::sparse_score_std(csr(history), csr(similarity), B, N, threads, at<double>(out), stop);
+    });
   }, py::kw_only(), py::arg("history"), py::arg("similarity"), py::arg("B"), py::arg("N"), py::arg("threads"),
      py::arg("out"));
 

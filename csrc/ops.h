@@ -81,13 +81,24 @@ void score_pairs(const Scoring& s, Csr pairs, int threads, float* scores, const 
 // out [B, D]: per segment the sum of weight * values[row], in the order of the entries, made a unit vector
 // (zero stays zero) or divided by the sum of the weights (0 gives zero).
 void segment_mean(const float* values, int64_t dims, Csr segments, int64_t B, bool normalize, int threads,
-                  float* out);
+                  float* out, Stop& stop);
+
+// One part of fused features: scales[b] * values[rows[b]], all rows in order where rows is null and 1 for scales.
+struct FeaturePart {
+  const float* values;  // [.., dims]
+  int64_t dims;
+  const int64_t* rows;   // [B] or null
+  const double* scales;  // [B] or null
+};
+// out [B, sum of dims], float or IEEE half: the parts beside one another, made a unit vector or not (zero stays zero).
+void fuse_features(const std::vector<FeaturePart>& parts, int64_t B, bool normalize, bool half, int threads, void* out,
+                   Stop& stop);
 
 // out [B]: sqrt(max(0, q' C q)), C [D, D] float64.
 void score_std(const float* queries, int64_t B, int64_t dims, const double* covariance, int threads,
-               double* out);
+               double* out, Stop& stop);
 
 // out [B]: the population standard deviation over all N items of sum_j history[u, j] * similarity[j, i].
-void sparse_score_std(Csr history, Csr similarity, int64_t B, int64_t N, int threads, double* out);
+void sparse_score_std(Csr history, Csr similarity, int64_t B, int64_t N, int threads, double* out, Stop& stop);
 
 }  // namespace fastrec

@@ -8,9 +8,10 @@ namespace fastrec {
 
 // Four users share one reading of the covariance; each of them adds its terms in the same order as alone.
 void score_std(const float* queries, int64_t B, int64_t dims, const double* covariance, int threads,
-               double* out) {
+               double* out, Stop& stop) {
   constexpr int64_t kUsers = 4;
   parallel_for((B + kUsers - 1) / kUsers, threads, [&](int64_t task) {
+    stop.check();
     const int64_t first = task * kUsers, n = std::min(kUsers, B - first);
     std::vector<double> products(n * dims, 0.0);  // q' C
     for (int64_t i = 0; i < dims; ++i) {
@@ -32,13 +33,14 @@ void score_std(const float* queries, int64_t B, int64_t dims, const double* cova
 
 // Only touched columns are visited. The mean first and the deviations from it second: the difference of
 // E[s^2] and E[s]^2 would lose its digits where the scores are alike.
-void sparse_score_std(Csr history, Csr similarity, int64_t B, int64_t N, int threads, double* out) {
+void sparse_score_std(Csr history, Csr similarity, int64_t B, int64_t N, int threads, double* out, Stop& stop) {
   const int64_t per_task = std::max<int64_t>(1, (B + 4 * threads - 1) / (4 * threads));
   parallel_for((B + per_task - 1) / per_task, threads, [&](int64_t task) {
     std::vector<double> scores(N, 0.0);
     std::vector<uint8_t> seen(N, 0);
     std::vector<int32_t> touched;
     for (int64_t u = task * per_task; u < std::min(B, (task + 1) * per_task); ++u) {
+      stop.check();
       touched.clear();
       for (int64_t h = history.indptr[u]; h < history.indptr[u + 1]; ++h) {
         const double weight = history.values[h];

@@ -7,9 +7,10 @@
 namespace fastrec {
 
 void segment_mean(const float* values, int64_t dims, Csr segments, int64_t B, bool normalize, int threads,
-                  float* out) {
+                  float* out, Stop& stop) {
   constexpr int64_t kPerTask = 32;
   parallel_for((B + kPerTask - 1) / kPerTask, threads, [&](int64_t task) {
+    stop.check();
     std::vector<double> sum(dims);
     for (int64_t b = task * kPerTask; b < std::min(B, (task + 1) * kPerTask); ++b) {
       std::fill(sum.begin(), sum.end(), 0.0);

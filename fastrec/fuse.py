@@ -9,6 +9,7 @@ entries, for biases it is one number. The mean is left out: it moves all items o
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,34 +59,31 @@ def queries(features: Features, histories: Interactions) -> Queries:
 
     An empty history gives zeros: only the bias sources speak.
     """
-    dense: list[F32] = []
+    dense: list[tuple[Any, Any, Any]] = []
     sparse: list[tuple[F32, int]] = []
     for source, weight in zip(features.sources, features.weights, strict=True):
         if isinstance(source, DenseSource):
             q = profiles(source, histories)
-            dense.append(_scaled(q, weight, ops.score_std(q, features.covariances[source.name])))
+            dense.append((q, None, _scale(weight, ops.score_std(q, features.covariances[source.name]))))
         elif isinstance(source, SparseSource):
             a = histories.decayed(source.decay)
             history = Csr(histories.indptr, histories.items, histories.n_items, a)
             scale = _scale(weight, ops.sparse_score_std(history, source.similarity))
             sparse.append(((a * np.repeat(scale, np.diff(histories.indptr))).astype(np.float32), len(sparse)))
-    vectors = np.concatenate([np.empty((histories.n_users, 0), np.float32), *dense], axis=1)
-    return Queries(np.ascontiguousarray(vectors), _interleave(histories, sparse))
+    vectors = ops.fuse_features(dense) if dense else np.empty((histories.n_users, 0), np.float32)
+    return Queries(vectors, _interleave(histories, sparse))
 
 
 def vector_queries(features: Features, vectors: F32) -> Queries:
     """The user side for vectors [B, D] that are queries themselves; ``features`` has one dense source."""
     (source,), (weight,) = features.sources, features.weights
-    return Queries(_scaled(vectors, weight, ops.score_std(vectors, features.covariances[source.name])), None)
+    scales = _scale(weight, ops.score_std(vectors, features.covariances[source.name]))
+    return Queries(ops.fuse_features([(vectors, None, scales)]), None)
 
 
 def _scale(weight: float, std: F64) -> F64:
     """weight / std, and 0 where a source gives every item the same."""
     return np.divide(weight, std, out=np.zeros_like(std), where=std > 1e-12)
-
-
-def _scaled(q: F32, weight: float, std: F64) -> F32:
-    return (q * _scale(weight, std)[:, None]).astype(np.float32)
 
 
 def _covariance(vectors: F32) -> F64:

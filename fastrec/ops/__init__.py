@@ -5,6 +5,7 @@ from fastrec.ops._screen import Screen
 from fastrec.ops.add_layer_norm import add_layer_norm
 from fastrec.ops.attention_varlen import attention_varlen
 from fastrec.ops.bias_gelu import bias_gelu
+from fastrec.ops.fuse_features import fuse_features
 from fastrec.ops.pack_items import PackedItems, pack_items
 from fastrec.ops.packed_linear import PackedLinear, pack_linear, packed_linear
 from fastrec.ops.pool_normalize import pool_normalize
@@ -19,6 +20,7 @@ __all__ = [
     "attention_varlen",
     "bias_gelu",
     "CATALOGUE",
+    "fuse_features",
     "pack_items",
     "pack_linear",
     "packed_linear",

@@ -58,6 +58,13 @@ def _score_pairs(rng: np.random.Generator, B: int, N: int, D: int, each: int) ->
     return (_vectors(rng, B, D), pack_items(_vectors(rng, N, D)), pairs), extra
 
 
+def _fuse_features(rng: np.random.Generator, B: int, dims: tuple[int, ...], normalize: bool, dtype: str) -> Any:
+    parts: list[tuple[Any, Any, Any]] = [(_vectors(rng, B, dims[0]), None, rng.standard_normal(B))]
+    for d in dims[1:]:
+        parts.append((_vectors(rng, 40, d) * 10.0 ** rng.uniform(-6, 5), rng.integers(0, 40, B), None))
+    return (parts,), {"normalize": normalize, "dtype": dtype}
+
+
 def _segment_mean(rng: np.random.Generator, B: int, N: int, D: int, normalize: bool) -> Any:
     return (_vectors(rng, N, D), matrix(rng, B, N, 50)), {"normalize": normalize}
 
@@ -106,6 +113,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "add_layer_norm": _add_layer_norm,
     "attention_varlen": _attention_varlen,
     "bias_gelu": _bias_gelu,
+    "fuse_features": _fuse_features,
     "pack_items": _pack_items,
     "packed_linear": _packed_linear,
     "pool_normalize": _pool_normalize,
