@@ -61,7 +61,7 @@ def _score_pairs(rng: np.random.Generator, B: int, N: int, D: int, each: int) ->
 def _fuse_features(rng: np.random.Generator, B: int, dims: tuple[int, ...], normalize: bool, dtype: str) -> Any:
     parts: list[tuple[Any, Any, Any]] = [(_vectors(rng, B, dims[0]), None, rng.standard_normal(B))]
     for d in dims[1:]:
-        parts.append((_vectors(rng, 40, d) * 10.0 ** rng.uniform(-6, 5), rng.integers(0, 40, B), None))
+        parts.append((_vectors(rng, 40, d) * 10.0 ** rng.uniform(-6, 3), rng.integers(0, 40, B), None))
     return (parts,), {"normalize": normalize, "dtype": dtype}
 
 

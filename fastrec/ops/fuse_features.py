@@ -117,7 +117,8 @@ def fuse_features_reference(problem: Problem, threads: int = 1) -> npt.NDArray[A
             norms = np.sqrt(np.cumsum(fused * fused, axis=1)[:, -1:])  # one after the other, not by pairs
         fused = np.divide(fused, norms, out=fused, where=norms > 0)
     with np.errstate(over="ignore", invalid="ignore"):
-        return fused.astype(_DTYPES[problem.dtype]) + _DTYPES[problem.dtype](0)  # no negative zero
+        out: npt.NDArray[Any] = fused.astype(_DTYPES[problem.dtype]) + _DTYPES[problem.dtype](0)  # no negative zero
+    return out
 
 
 def _cpu(problem: Problem, threads: int) -> npt.NDArray[Any]:
