@@ -182,12 +182,26 @@ void Search::flush(int64_t i) {
   if (user.pool.size() >= user.next_prune) prune(user, hits);
 }
 
-// The k-th largest lower bound in the pool, but for the pad.
+// At most the k-th largest lower bound in the pool, but for the pad, and close to it: by bisection, as counting has no
+// branches to guess.
 float Search::kth_low(const User& user) {
-  lows_.clear();
-  for (const Candidate& c : user.pool) lows_.push_back(c.low);
-  std::nth_element(lows_.begin(), lows_.begin() + (k_ - 1), lows_.end(), std::greater<float>());
-  return lows_[k_ - 1];
+  constexpr int kSteps = 16;
+  const int64_t n = static_cast<int64_t>(user.pool.size());
+  lows_.resize(n);
+  for (int64_t i = 0; i < n; ++i) lows_[i] = user.pool[i].low;
+  const float* const lows = lows_.data();
+  float low = *std::min_element(lows, lows + n), high = *std::max_element(lows, lows + n);
+  if (!(low > -1e37f && high < 1e37f)) {
+    std::nth_element(lows_.begin(), lows_.begin() + (k_ - 1), lows_.end(), std::greater<float>());
+    return lows_[k_ - 1];
+  }
+  for (int step = 0; step < kSteps; ++step) {
+    const float middle = low + (high - low) / 2;
+    int32_t count = 0;
+    for (int64_t i = 0; i < n; ++i) count += lows[i] >= middle;
+    (static_cast<size_t>(count) >= k_ ? low : high) = middle;
+  }
+  return low;
 }
 
 // Raises the cut and drops what is below it. The next time is when the pool has doubled, so that a hit costs a
@@ -202,8 +216,13 @@ void Search::prune(User& user, Hits& hits) {
       hits.cut = std::max(hits.cut, score_of(pool[k_ - 1].key));
     } else {
       hits.cut = std::max(hits.cut, just_below(static_cast<double>(kth_low(user)) - 2.0 * user.bound.pad));
-      const auto lost = [&](const Candidate& c) { return score_of(c.key) <= hits.cut; };
-      pool.erase(std::remove_if(pool.begin(), pool.end(), lost), pool.end());
+      const uint64_t least = to_key(hits.cut, 0) >> 32;
+      size_t kept = 0;
+      for (size_t i = 0; i < pool.size(); ++i) {
+        pool[kept] = pool[i];
+        kept += pool[i].key >> 32 > least;
+      }
+      pool.resize(kept);
       if (pool.size() > k_ + kRefineAt) {
         refine(user);
         hits.cut = std::max(hits.cut, cut_of(user));
