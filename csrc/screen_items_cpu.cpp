@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "topk_bounds.h"
 
@@ -40,7 +39,7 @@ void screen_int8(const float* items, int64_t n, int64_t dims, uint8_t* codes, fl
   const int64_t size = (dims + 3) / 4 * 4 * kLanes, n_panels = (n + kLanes - 1) / kLanes;
   const float least = std::ldexp(1.0f, -100);
   std::fill(scales, scales + n_panels * kLanes, least);
-  std::memset(codes + (n_panels - 1) * size * (n_panels > 0), 128, n_panels > 0 ? size : 0);
+  if (n_panels > 0) std::fill_n(codes + (n_panels - 1) * size, size, uint8_t{128});
   for_items(items, n, dims, errors, threads, [&](const float* item, int64_t p, int64_t lane) {
     uint8_t* out = codes + p * size + 4 * lane;
     float most = 0.0f;
@@ -64,7 +63,7 @@ void screen_bf16(const float* items, int64_t n, int64_t dims, uint16_t* codes, f
                  int threads) {
   const int64_t size = (dims + 1) / 2 * 2 * kLanes, n_panels = (n + kLanes - 1) / kLanes;
   std::fill(scales, scales + n_panels * kLanes, 1.0f);
-  std::memset(codes + (n_panels - 1) * size * (n_panels > 0), 0, n_panels > 0 ? 2 * size : 0);
+  if (n_panels > 0) std::fill_n(codes + (n_panels - 1) * size, size, uint16_t{0});
   for_items(items, n, dims, errors, threads, [&](const float* item, int64_t p, int64_t lane) {
     uint16_t* out = codes + p * size + 2 * lane;
     Lengths lengths;

@@ -38,7 +38,7 @@ Bound bound_of(const TopkArgs& a, ScreenKind kind, int64_t u, const Walk& walk, 
   const double tiny = std::ldexp(1.0, -126);
   const double terms = a.s.history ? static_cast<double>(a.s.history.size(u)) * static_cast<double>(a.repeats) : 0.0;
   const double init = gamma(terms + 12) * a.init_bound[u] + terms * tiny;
-  std::memset(words, 0, words_of(kind, walk, dims) * sizeof(uint32_t));
+  std::fill_n(words, words_of(kind, walk, dims), 0u);
   *offset = 0;
   Bound bound;
   if (dims == 0 || a.dense_bound[u] == 0.0) {
