@@ -36,6 +36,20 @@ def _cgroup_cpus() -> int:
         return 1 << 20
 
 
+def free_memory() -> int:
+    """Bytes that this process may still take: what the system has free, and the cgroup's limit leaves."""
+    free = 1 << 62
+    try:
+        text = Path("/proc/meminfo").read_text()
+        free = next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("MemAvailable:"))
+        most, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        free = min(free, most - used + int(stat["inactive_file"]))  # files that were read give way at once
+    except (OSError, ValueError, KeyError, StopIteration):  # no Linux, no cgroup v2, or "max": what is known counts
+        pass
+    return max(free, 0)
+
+
 def cache_dir(asked: str | os.PathLike[str] | None = None) -> Path:
     """Folder for embeddings and data sets: the argument, else FASTREC_CACHE, else ~/.cache/fastrec."""
     if asked is not None:

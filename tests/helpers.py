@@ -5,6 +5,8 @@ import hashlib
 import numpy as np
 import polars as pl
 
+from fastrec.types import Interactions
+
 
 def hash_encoder(texts):
     """A vector per text that depends on its words alone: texts that share words are alike."""
@@ -19,3 +21,27 @@ def hash_encoder(texts):
 def history_of(events, user):
     """Item ids of a user in the order of the input."""
     return events.filter(pl.col("user_id") == user)["item_id"].to_list()
+
+
+def interactions(histories, n_items, times=None, weights=None):
+    """Interactions of lists of item rows."""
+    indptr = np.cumsum([0] + [len(h) for h in histories]).astype(np.int64)
+    flat = np.array([i for h in histories for i in h], np.int32)
+    times = np.arange(len(flat), dtype=np.float64) if times is None else np.asarray(times, np.float64)
+    weights = np.ones(len(flat), np.float32) if weights is None else np.asarray(weights, np.float32)
+    return Interactions(indptr, flat, times, weights, n_items)
+
+
+def dense(csr):
+    out = np.zeros((csr.n_rows, csr.n_cols), np.float32)
+    for r in range(csr.n_rows):
+        span = slice(csr.indptr[r], csr.indptr[r + 1])
+        out[r, csr.indices[span]] = csr.values[span]
+    return out
+
+
+def random_interactions(seed, n_users=40, n_items=23):
+    rng = np.random.default_rng(seed)
+    histories = [rng.permutation(n_items)[: rng.integers(0, 12)] for _ in range(n_users)]
+    n = sum(map(len, histories))
+    return interactions(histories, n_items, weights=rng.choice([0.0, 0.5, 1.0, 3.0], n))

@@ -10,11 +10,12 @@ from fastrec.errors import ConfigError
 from fastrec.models.als import Als
 from fastrec.models.content import Content
 from fastrec.models.directed import Directed
+from fastrec.models.ease import Ease
 from fastrec.models.item_item import ItemItem
 from fastrec.models.popularity import Popularity
 from fastrec.types import Embeddings, Interactions, Source
 
-__all__ = ["Als", "Content", "Directed", "ItemItem", "Model", "Popularity", "resolve"]
+__all__ = ["Als", "Content", "Directed", "Ease", "ItemItem", "Model", "Popularity", "resolve"]
 
 
 class Model(Protocol):
@@ -30,8 +31,9 @@ class Model(Protocol):
         """(settings without "auto", source) to choose from, given the source fitted on ``interactions``."""
 
 
-_BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Als, Content)}
-_PRESETS = {"fast": tuple(_BY_NAME), "best": tuple(_BY_NAME), "auto": tuple(_BY_NAME)}
+_BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Content)}
+_FAST = ("popularity", "item_item", "directed", "als", "content")
+_PRESETS = {"fast": _FAST, "best": _FAST, "auto": _FAST}
 
 
 def resolve(models: str | Sequence[str | Model | dict[str, Any]]) -> list[Model]:

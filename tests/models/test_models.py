@@ -2,39 +2,16 @@
 
 import numpy as np
 import pytest
+from helpers import dense, interactions, random_interactions
 
 from fastrec import ridge
 from fastrec.errors import ConfigError
-from fastrec.models import Als, Content, Directed, ItemItem, Popularity, resolve
+from fastrec.models import Als, Content, Directed, Ease, ItemItem, Popularity, resolve
 from fastrec.models.popularity import choose_half_life, decayed_counts
 from fastrec.profiles import contributions, profiles
-from fastrec.types import Embeddings, Interactions
+from fastrec.types import Embeddings
 
 DAY = 86400.0
-
-
-def interactions(histories, n_items, times=None, weights=None):
-    """Interactions of lists of item rows."""
-    indptr = np.cumsum([0] + [len(h) for h in histories]).astype(np.int64)
-    flat = np.array([i for h in histories for i in h], np.int32)
-    times = np.arange(len(flat), dtype=np.float64) if times is None else np.asarray(times, np.float64)
-    weights = np.ones(len(flat), np.float32) if weights is None else np.asarray(weights, np.float32)
-    return Interactions(indptr, flat, times, weights, n_items)
-
-
-def dense(csr):
-    out = np.zeros((csr.n_rows, csr.n_cols), np.float32)
-    for r in range(csr.n_rows):
-        span = slice(csr.indptr[r], csr.indptr[r + 1])
-        out[r, csr.indices[span]] = csr.values[span]
-    return out
-
-
-def random_interactions(seed, n_users=40, n_items=23):
-    rng = np.random.default_rng(seed)
-    histories = [rng.permutation(n_items)[: rng.integers(0, 12)] for _ in range(n_users)]
-    n = sum(map(len, histories))
-    return interactions(histories, n_items, weights=rng.choice([0.0, 0.5, 1.0, 3.0], n))
 
 
 # ---- popularity
@@ -62,7 +39,7 @@ def test_half_life_follows_the_data():
 
 def test_variants_are_settled():
     data = random_interactions(1)
-    for model in (Popularity(), ItemItem(), Directed(), Als(factors=3)):
+    for model in (Popularity(), ItemItem(), Directed(), Als(factors=3), Ease()):
         source = model.fit(data, None, "next")
         found = model.variants(source, data)
         assert len(found) >= 7
@@ -122,7 +99,7 @@ def test_blocks_give_the_same(monkeypatch):
 def test_a_fit_does_not_touch_its_input():
     data = random_interactions(5)
     before = (data.indptr.copy(), data.items.copy(), data.weights.copy())
-    for model in (Popularity(), ItemItem(), ItemItem(similarity="bm25"), Directed(), Als(factors=4)):
+    for model in (Popularity(), ItemItem(), ItemItem(similarity="bm25"), Directed(), Ease(), Als(factors=4)):
         model.fit(data, None, "next")
     for was, array in zip(before, (data.indptr, data.items, data.weights), strict=True):
         np.testing.assert_array_equal(array, was)
@@ -247,7 +224,7 @@ def test_resolve():
         ("quick", "models='quick', expected fast, best, auto or a list"),
         (
             ["popularitee"],
-            "unknown model 'popularitee', this version has popularity, item_item, directed, als, content",
+            "unknown model 'popularitee', this version has popularity, item_item, directed, ease, als",
         ),
         (["popularity", Popularity()], "each at most once"),
         ([], "at least one model"),
@@ -281,6 +258,10 @@ def test_resolve_refuses(models, message):
         lambda: Directed(neighbors=0),
         lambda: Directed(decay="late"),
         lambda: Content(decay="soon"),
+        lambda: Ease(regularization=0),
+        lambda: Ease(regularization="much"),
+        lambda: Ease(neighbors=0),
+        lambda: Ease(decay=-1),
     ],
 )
 def test_settings_out_of_range(make):
