@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from fastrec.errors import ConfigError
 from fastrec.models.als import Als
+from fastrec.models.bpr import Bpr
 from fastrec.models.content import Content
 from fastrec.models.directed import Directed
 from fastrec.models.ease import Ease
@@ -15,7 +16,7 @@ from fastrec.models.item_item import ItemItem
 from fastrec.models.popularity import Popularity
 from fastrec.types import Embeddings, Interactions, Source
 
-__all__ = ["Als", "Content", "Directed", "Ease", "ItemItem", "Model", "Popularity", "resolve"]
+__all__ = ["Als", "Bpr", "Content", "Directed", "Ease", "ItemItem", "Model", "Popularity", "resolve"]
 
 
 class Model(Protocol):
@@ -31,7 +32,7 @@ class Model(Protocol):
         """(settings without "auto", source) to choose from, given the source fitted on ``interactions``."""
 
 
-_BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Content)}
+_BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Bpr, Content)}
 _FAST = ("popularity", "item_item", "directed", "als", "content")
 _PRESETS = {"fast": _FAST, "best": _FAST, "auto": _FAST}
 
