@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=("time", "loo"), default="time")
     evaluate.add_argument("-k", type=int, default=10)
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
+    evaluate.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots there")
+    evaluate.add_argument("--ladder", action="store_true", help="what each step from popularity on buys")
     evaluate.set_defaults(run=_evaluate)
 
     doctor = commands.add_parser("doctor", help="which operator runs on which backend, and why not")
@@ -126,14 +128,18 @@ def _similar(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from fastrec import report
     from fastrec.evaluation import SPLITS
 
-    if args.json:
-        _check_output(args.json)
+    for path in (args.json, args.html):
+        if path:
+            _check_output(path)
     rec = _recommender(args).fit(args.events, args.items, goal=SPLITS[args.split])
-    result = rec.evaluate(split=args.split, k=args.k)
+    result = rec.evaluate(split=args.split, k=args.k, ladder=args.ladder)
     if args.json:
         result.to_json(args.json)
+    if args.html:
+        args.html.write_text(report.html(result), encoding="utf-8")
     print(result)
 
 

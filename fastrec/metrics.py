@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from fastrec.errors import DataError
+from fastrec.types import F64, I64, Interactions
 
-__all__ = ["coverage", "diversity", "gini", "hit_rate", "map", "mrr", "ndcg", "novelty", "recall"]
+__all__ = ["by_user", "coverage", "diversity", "gini", "hit_rate", "map", "mrr", "ndcg", "novelty", "recall"]
 
 Rankings = Sequence[Sequence[Any]] | np.ndarray
 Relevant = Sequence[Collection[Any]]
@@ -56,6 +57,29 @@ def map(recommended: Rankings, relevant: Relevant, k: int | None = None) -> floa
         return float((precision * hits).sum() / min(k, total))
 
     return _mean(recommended, relevant, k, average_precision)
+
+
+def by_user(ranked: I64, targets: Interactions, k: int) -> dict[str, F64]:
+    """ndcg, recall, hit_rate, mrr and map of every user as float64 [B], for item rows: the same numbers, faster.
+
+    ranked: int64 [B, k], no row twice, -1 for an empty place; targets: of the same users, at least one each
+    """
+    ranked = ranked[:, :k]
+    total = np.diff(targets.indptr)
+    owner = np.arange(len(ranked))[:, None] * targets.n_items
+    hits = (ranked >= 0) & np.isin(owner + ranked, targets.users * targets.n_items + targets.items)
+    places = np.arange(1, ranked.shape[1] + 1)
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.cumsum(discount)[np.minimum(total, k) - 1]
+    any_hit = hits.any(axis=1)
+    first = 1.0 + (hits.argmax(axis=1) if hits.shape[1] else np.zeros(len(hits)))
+    return {
+        "ndcg": (hits * discount[: ranked.shape[1]]).sum(axis=1) / ideal,
+        "recall": hits.sum(axis=1) / total,
+        "hit_rate": any_hit.astype(np.float64),
+        "mrr": np.where(any_hit, 1 / first, 0.0),
+        "map": (np.cumsum(hits, axis=1) / places * hits).sum(axis=1) / np.minimum(total, k),
+    }
 
 
 def coverage(recommended: Rankings, n_items: int, k: int | None = None) -> float:

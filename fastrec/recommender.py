@@ -313,27 +313,20 @@ class Recommender:
         dense = [s.vectors[rows] for s in state.features.sources if isinstance(s, DenseSource)]
         return np.concatenate([np.empty((len(rows), 0), np.float32), *dense], axis=1)
 
-    def evaluate(self, test: Any = None, *, split: str = "time", k: int = 10, per_model: bool = True) -> Evaluation:
-        """Quality of the ensemble, of each source alone and of recent popularity.
+    def evaluate(
+        self, test: Any = None, *, split: str = "time", k: int = 10, per_model: bool = True, ladder: bool = False
+    ) -> Evaluation:
+        """Quality of the ensemble, of each source alone and of recent popularity, by segments and with intervals.
 
         test: events that followed the training data, measured with this model as it is. Without it the
             training data is split and the same settings are fitted on its past:
         split: "time" (cut at the 0.9 quantile of time) or "loo" (each user's last event)
         k: length of the rankings
+        ladder: also what each step from popularity to the whole ensemble buys; needs a split
         """
-        state = self._fitted("evaluate")
-        k = config.check_k("evaluate", k)
+        state, k = self._fitted("evaluate"), config.check_k("evaluate", k)
         arguments.check_choice("evaluate", "split", split, tuple(evaluation.SPLITS))
-        s = self._settings
-        if test is None:
-            model = resolve(s.models), s.weights, state.interactions, state.embeddings
-            return evaluation.evaluate_split(
-                *model, split=split, goal=state.goal, k=k, seed=s.seed, per_model=per_model
-            )
-        train, held, notes = arguments.test_events(test, state, s)
-        return evaluation.measure(
-            state.features, state.popular, train, held, split="given", k=k, per_model=per_model, notes=notes
-        )
+        return evaluation.evaluate(state, self._settings, test, split=split, k=k, per_model=per_model, ladder=ladder)
 
     @property
     def report(self) -> Report:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,11 @@ class Evaluation:
     split: what was held out; k: length of the rankings
     users: test users measured; events: their relevant items
     notes: what could not be measured (test events of items that the model has never met, ...)
+    intervals: {model: {metric: [low, high]}}, the middle 95 % of a bootstrap over the users
+    sources: one dict a source, NDCG: source, weight, alone, fused, without (the ensemble without it), gain,
+        gain_interval
+    segments: one dict a part of the users or events: segment, users, events, ndcg of every model
+    ladder: one dict a step: step, sources, the metrics, ndcg_interval; empty unless asked for
     """
 
     rows: list[dict[str, Any]]
@@ -110,6 +115,10 @@ class Evaluation:
     users: int
     events: int
     notes: tuple[str, ...] = ()
+    intervals: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    ladder: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -123,6 +132,10 @@ class Evaluation:
             "users": self.users,
             "events": self.events,
             "models": self.rows,
+            "intervals": self.intervals,
+            "sources": self.sources,
+            "segments": self.segments,
+            "ladder": self.ladder,
             "notes": list(self.notes),
         }
 
@@ -138,4 +151,33 @@ class Evaluation:
         head = f"{'model':<20}" + "".join(f"{name + f'@{self.k}':>14}" for name in names[1:])
         lines = [f"{row['model']:<20}" + "".join(f"{row[n]:>14.4f}" for n in names[1:]) for row in self.rows]
         about = f"split {self.split}: {self.users:,} test users, {self.events:,} events to find"
-        return "\n".join([about, head, *lines, *[f"note: {note}" for note in self.notes]])
+        parts = [about, head, *lines]
+        if self.intervals:
+            parts += ["", f"{'ndcg, 95 % interval':<34}{'low':>8}{'high':>8}"]
+            parts += [f"{name:<34}{_pair(found['ndcg'])}" for name, found in self.intervals.items()]
+        if self.sources:
+            head = f"{'weight':>8}{'alone':>8}{'fused':>8}{'without':>9}{'gain':>9}   95 % interval of the gain"
+            parts += ["", f"{'source (ndcg)':<20}{head}"]
+            parts += [
+                f"{s['source']:<20}{s['weight']:>8.3f}{s['alone']:>8.4f}{s['fused']:>8.4f}{s['without']:>9.4f}"
+                f"{s['gain']:>+9.4f}   {_pair(s['gain_interval'])}"
+                for s in self.sources
+            ]
+        if self.segments:
+            shown = list(self.segments[0]["ndcg"])
+            parts += ["", f"{'segment (ndcg)':<30}{'users':>8}" + "".join(f"{name[:17]:>18}" for name in shown)]
+            parts += [
+                f"{s['segment']:<30}{s['users']:>8,}" + "".join(f"{s['ndcg'][name]:>18.4f}" for name in shown)
+                for s in self.segments
+            ]
+        if self.ladder:
+            parts += ["", f"{'step (ndcg)':<20}{'ndcg':>8}{'low':>8}{'high':>8}   sources"]
+            parts += [
+                f"{s['step']:<20}{s['ndcg']:>8.4f}{_pair(s['ndcg_interval'])}   {', '.join(s['sources'])}"
+                for s in self.ladder
+            ]
+        return "\n".join([*parts, *[f"note: {note}" for note in self.notes]])
+
+
+def _pair(interval: list[float]) -> str:
+    return "".join(f"{x:>8.4f}" for x in interval)

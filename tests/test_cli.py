@@ -69,6 +69,16 @@ def test_evaluate(files, tmp_path, capsys, split):
     assert json.loads((tmp_path / "e.json").read_text())["split"] == split
 
 
+def test_evaluate_to_a_page_with_the_ladder(files, tmp_path, capsys):
+    page = tmp_path / "e.html"
+    words = ["evaluate", str(files / "events.parquet"), "--encoder", "none", "--models", "popularity,item_item"]
+    assert cli.main([*words, "--ladder", "--html", str(page)]) == 0
+    assert "collaborative" in capsys.readouterr().out
+    assert page.read_text().startswith("<!DOCTYPE html>") and "collaborative" in page.read_text()
+    assert cli.main([*words, "--html", str(tmp_path / "nowhere" / "e.html")]) == 2
+    assert "the folder of" in capsys.readouterr().err
+
+
 def test_doctor(capsys):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
