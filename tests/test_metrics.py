@@ -1,6 +1,10 @@
 """Metrics against values worked out by hand and against a slow definition."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -71,3 +75,35 @@ def test_against_the_definition(rankings, k, seed):
         ap.append(sum(h * sum(hit[: r + 1]) / (r + 1) for r, h in enumerate(hit)) / min(k, len(wanted)))
     assert metrics.ndcg(rankings, relevant, k) == pytest.approx(np.mean(ndcg), abs=1e-12)
     assert metrics.map(rankings, relevant, k) == pytest.approx(np.mean(ap), abs=1e-12)
+
+
+RANX = """
+import json, sys
+from ranx import Qrels, Run, evaluate
+rankings, relevant, asked = json.load(sys.stdin)
+qrels = Qrels({f"u{u}": {f"i{i}": 1 for i in row} for u, row in enumerate(relevant)})
+run = Run({f"u{u}": {f"i{i}": 100.0 - r for r, i in enumerate(row)} for u, row in enumerate(rankings)})
+print(json.dumps({name: float(evaluate(qrels, run, name)) for name in asked}))
+"""
+
+
+def test_they_are_those_of_ranx():
+    rng = np.random.default_rng(0)
+    rankings = [rng.permutation(60)[: rng.integers(1, 25)].tolist() for _ in range(200)]
+    relevant = [rng.permutation(60)[: rng.integers(1, 15)].tolist() for _ in rankings]
+    asked = [f"{name}@{k}" for name in ("ndcg", "recall", "hit_rate", "mrr") for k in (1, 5, 10, 30)]
+    # Its average precision divides by all relevant items, ours by those that fit into k places: from k of the
+    # longest list of relevant items on they are one.
+    asked.append("map@15")
+    # Left to compile its metrics it would take a minute; as plain Python they are the same.
+    out = subprocess.run(
+        [sys.executable, "-c", RANX],
+        input=json.dumps([rankings, relevant, asked]),
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    for name, value in json.loads(out.stdout).items():
+        metric, k = name.split("@")
+        assert getattr(metrics, metric)(rankings, relevant, int(k)) == pytest.approx(value, abs=1e-9), name

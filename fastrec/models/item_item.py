@@ -1,7 +1,8 @@
 """Item-item collaborative filtering: items are alike when the same users chose them.
 
 Sources: cosine with shrinkage as in Sarwar et al. 2001 and Cremonesi et al. 2010; BM25 weighting as in
-Robertson et al. 1995, with users as documents' readers, as ``implicit`` has it.
+Robertson et al. 1995 and TF-IDF as in Salton and Buckley 1988, with items as documents and users as their
+words, as ``implicit`` has them.
 """
 
 from dataclasses import dataclass
@@ -24,13 +25,13 @@ class ItemItem:
     """Settings of the item-item source."""
 
     similarity: str = "cosine"
-    """"cosine", or "bm25": the product of BM25-weighted columns."""
+    """"cosine"; "tfidf": the cosine of TF-IDF-weighted columns; "bm25": the product of BM25-weighted columns."""
 
     neighbors: int = 200
     """Most similar items that are kept for each item."""
 
     shrinkage: float = 10.0
-    """Added to the denominator of the cosine: pairs with little support move towards zero."""
+    """Added to the denominator of a cosine: pairs with little support move towards zero."""
 
     decay: float | str | None = "auto"
     """A history entry of rank r (newest 0) weighs exp(-r / decay); None for no decay; "auto": by goal."""
@@ -38,8 +39,9 @@ class ItemItem:
     name: ClassVar[str] = "item_item"
 
     def __post_init__(self) -> None:
-        if self.similarity not in ("cosine", "bm25"):
-            raise ConfigError(f"[item_item] similarity={self.similarity!r}, expected 'cosine' or 'bm25'")
+        if self.similarity not in _WEIGHTS:
+            expected = ", ".join(map(repr, _WEIGHTS))
+            raise ConfigError(f"[item_item] similarity={self.similarity!r}, expected one of {expected}")
         if isinstance(self.neighbors, bool) or not isinstance(self.neighbors, int) or self.neighbors < 1:
             raise ConfigError(f"[item_item] neighbors={self.neighbors!r}, expected a whole number >= 1")
         if not (self.shrinkage >= 0 and np.isfinite(self.shrinkage)):
@@ -51,7 +53,7 @@ class ItemItem:
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> SparseSource:
         likes = interactions.select(interactions.weights > 0)
         liked = sp.csr_matrix((likes.weights, likes.items, likes.indptr), shape=(likes.n_users, likes.n_items))
-        weighted = liked if self.similarity == "cosine" else bm25(liked)
+        weighted = _WEIGHTS[self.similarity](liked)
         decay = resolve_decay(self.decay, goal, next_item=3.0, period=None)
         return SparseSource(self.name, self._neighbors(weighted.astype(np.float32)), decay)
 
@@ -63,7 +65,7 @@ class ItemItem:
 
         def likenesses(first: int, last: int) -> "sp.csr_matrix":
             block = (by_item[first:last] @ weighted).tocsr()
-            if self.similarity == "cosine":
+            if self.similarity != "bm25":
                 owner = np.repeat(norms[first:last], np.diff(block.indptr))
                 block.data = block.data / (owner * norms[block.indices] + self.shrinkage)
             return block
@@ -78,7 +80,21 @@ def bm25(liked: "sp.csr_matrix", k1: float = 100.0, b: float = 0.8) -> "sp.csr_m
     idf = np.log(n_items / (1.0 + per_user))
     per_item = np.asarray(liked.sum(axis=0)).ravel()
     length = (1.0 - b) + b * per_item / max(per_item.mean(), 1e-12)
-    out = liked.astype(np.float64)
+    out = liked.astype(np.float64)  # this sorts the columns, so those of ``liked`` are others
     users = np.repeat(np.arange(n_users), per_user)
-    out.data = out.data * (k1 + 1.0) / (k1 * length[liked.indices] + out.data) * np.maximum(idf[users], 0.0)
+    out.data = out.data * (k1 + 1.0) / (k1 * length[out.indices] + out.data) * np.maximum(idf[users], 0.0)
     return out
+
+
+def tfidf(liked: "sp.csr_matrix") -> "sp.csr_matrix":
+    """TF-IDF weights of a [U, N] matrix: idf of the user times the root of the weight."""
+    n_users, n_items = liked.shape
+    per_user = np.diff(liked.indptr)
+    out = liked.astype(np.float64)
+    idf = np.maximum(np.log(n_items / (1.0 + per_user)), 0.0)
+    out.data = np.sqrt(out.data) * np.repeat(idf, per_user)
+    return out
+
+
+#: What the entries weigh before the product; with "bm25" the product is the likeness, with the others its cosine.
+_WEIGHTS = {"cosine": lambda liked: liked, "tfidf": tfidf, "bm25": bm25}

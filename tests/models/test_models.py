@@ -74,7 +74,7 @@ def test_cosine_is_its_formula(seed):
         assert (np.diff(got.indices[got.indptr[r] : got.indptr[r + 1]]) > 0).all()
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "bm25"])
+@pytest.mark.parametrize("similarity", ["cosine", "tfidf", "bm25"])
 def test_only_the_strongest_neighbours_are_kept(similarity):
     data = random_interactions(9)
     full = dense(ItemItem(similarity=similarity, neighbors=100).fit(data, None, "next").similarity)
