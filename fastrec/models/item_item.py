@@ -88,10 +88,9 @@ def bm25(liked: "sp.csr_matrix", k1: float = 100.0, b: float = 0.8) -> "sp.csr_m
 
 def tfidf(liked: "sp.csr_matrix") -> "sp.csr_matrix":
     """TF-IDF weights of a [U, N] matrix: idf of the user times the root of the weight."""
-    n_users, n_items = liked.shape
     per_user = np.diff(liked.indptr)
     out = liked.astype(np.float64)
-    idf = np.maximum(np.log(n_items / (1.0 + per_user)), 0.0)
+    idf = np.maximum(np.log(liked.shape[1] / (1.0 + per_user)), 0.0)
     out.data = np.sqrt(out.data) * np.repeat(idf, per_user)
     return out
 
