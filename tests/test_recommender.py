@@ -318,7 +318,7 @@ def test_evaluate_splits_itself(rec, split):
     result = rec.evaluate(split=split, k=5)
     names = result.table.index.tolist()
     assert (names[0], names[-1]) == ("fastrec", "recent popularity")
-    assert set(names[1:-1]) <= {"popularity", "item_item", "directed", "als", "content"}
+    assert set(names[1:-1]) <= {"popularity", "item_item", "directed", "als", "content", "ease"}
     assert result.table.loc["fastrec", "ndcg"] > result.table.loc["recent popularity", "ndcg"]
     assert "fastrec" in str(result) and result.to_json().startswith("{")
     assert rec.evaluate(split=split, k=5, per_model=False).table.index.tolist() == [

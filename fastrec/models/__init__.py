@@ -33,7 +33,7 @@ class Model(Protocol):
 
 
 _BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Bpr, Content)}
-_FAST = ("popularity", "item_item", "directed", "als", "content")
+_FAST: tuple[str | Model, ...] = ("popularity", "item_item", "directed", Ease(optional=True), "als", "content")
 _PRESETS = {"fast": _FAST, "best": _FAST, "auto": _FAST}
 
 

@@ -23,6 +23,8 @@ from fastrec.types import F32, F64, I32, I64, Csr, Embeddings, Interactions, Spa
 _ROWS = 512
 #: The time to invert grows with the cube: 30,000 items take minutes, 100,000 hours.
 _MOST_ITEMS = 40_000
+#: Up to here it is inverted in a second or two.
+_PRESET_ITEMS = 5_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Ease:
     decay: float | str | None = "auto"
     """A history entry of rank r (newest 0) weighs exp(-r / decay); None for no decay; "auto": learned."""
 
+    optional: bool = False
+    """As the presets have it: left out for the next event, where it adds nothing to the directed and decayed sources,
+    and where the catalogue is so large that it would take longer than all others together."""
+
     name: ClassVar[str] = "ease"
 
     def __post_init__(self) -> None:
@@ -47,13 +53,17 @@ class Ease:
         most = self.neighbors
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
             raise ConfigError(f"[ease] neighbors={most!r}, expected a whole number >= 1 or None")
+        if not isinstance(self.optional, bool):
+            raise ConfigError(f"[ease] optional={self.optional!r}, expected True or False")
         check_decay(self.name, self.decay)
 
     variants = decay_variants
 
-    def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> SparseSource:
+    def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> SparseSource | None:
         """B, or its largest entries; ConfigError where the inverse does not fit into the free memory."""
         n = interactions.n_items
+        if self.optional and (goal == "next" or n > _PRESET_ITEMS):
+            return None
         kept = max(n - 1, 0) if self.neighbors is None else min(self.neighbors, max(n - 1, 0))
         _check_size(n, kept)
         likes = interactions.select(interactions.weights > 0)

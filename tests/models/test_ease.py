@@ -74,5 +74,13 @@ def test_a_catalogue_beyond_patience_is_refused():
         Ease(neighbors=10).fit(interactions([[0, 1]], 100_000), None, "next")
 
 
+def test_in_a_preset_it_is_for_periods_and_small_catalogues():
+    data, large = random_interactions(0), interactions([[0, 1]], 5001)
+    assert Ease(optional=True).fit(data, None, "next") is None
+    assert Ease(optional=True).fit(large, None, "period") is None
+    assert Ease(optional=True).fit(data, None, "period").name == "ease"
+    assert Ease().fit(data, None, "next").name == "ease"
+
+
 def test_free_memory_is_a_number_of_bytes():
     assert config.free_memory() > 1_000_000

@@ -213,7 +213,7 @@ def test_content_is_left_out_without_content():
 
 
 def test_resolve():
-    assert [m.name for m in resolve("fast")] == ["popularity", "item_item", "directed", "als", "content"]
+    assert [m.name for m in resolve("fast")] == ["popularity", "item_item", "directed", "ease", "als", "content"]
     assert resolve(["popularity", ItemItem(neighbors=5)])[1].neighbors == 5
     assert resolve([{"name": "item_item", "neighbors": 7}])[0] == ItemItem(neighbors=7)
 
@@ -267,6 +267,7 @@ def test_resolve_refuses(models, message):
         lambda: Ease(regularization="much"),
         lambda: Ease(neighbors=0),
         lambda: Ease(decay=-1),
+        lambda: Ease(optional="yes"),
     ],
 )
 def test_settings_out_of_range(make):
