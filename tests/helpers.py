@@ -45,3 +45,23 @@ def random_interactions(seed, n_users=40, n_items=23):
     histories = [rng.permutation(n_items)[: rng.integers(0, 12)] for _ in range(n_users)]
     n = sum(map(len, histories))
     return interactions(histories, n_items, weights=rng.choice([0.0, 0.5, 1.0, 3.0], n))
+
+
+def pairwise_loss(data, users, items, regularization=0.0):
+    """The objective in full: every event against every item that the user has not had."""
+    total = 0.0
+    for u in range(data.n_users):
+        mine = data.items[data.indptr[u] : data.indptr[u + 1]]
+        scores = items.astype(np.float64) @ users[u]
+        others = np.delete(np.arange(data.n_items), mine)
+        apart = scores[mine][:, None] - scores[others]
+        total += np.log1p(np.exp(-apart)).mean(axis=1).sum()
+        squares = (users[u] ** 2).sum() + (items[mine] ** 2).sum(axis=1) + (items[others] ** 2).sum(axis=1).mean()
+        total += regularization / 2 * squares.sum()
+    return total / len(data.items)
+
+
+def groups(n_users=60, n_items=48, length=10):
+    """Users of three kinds who choose among the items of their kind."""
+    rng = np.random.default_rng(2)
+    return interactions([rng.permutation(n_items // 3)[:length] * 3 + u % 3 for u in range(n_users)], n_items)

@@ -12,11 +12,12 @@ from fastrec.models.bpr import Bpr
 from fastrec.models.content import Content
 from fastrec.models.directed import Directed
 from fastrec.models.ease import Ease
+from fastrec.models.graph import Graph
 from fastrec.models.item_item import ItemItem
 from fastrec.models.popularity import Popularity
 from fastrec.types import Embeddings, Interactions, Source
 
-__all__ = ["Als", "Bpr", "Content", "Directed", "Ease", "ItemItem", "Model", "Popularity", "resolve"]
+__all__ = ["Als", "Bpr", "Content", "Directed", "Ease", "Graph", "ItemItem", "Model", "Popularity", "resolve"]
 
 
 class Model(Protocol):
@@ -32,7 +33,7 @@ class Model(Protocol):
         """(settings without "auto", source) to choose from, given the source fitted on ``interactions``."""
 
 
-_BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Bpr, Content)}
+_BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Bpr, Graph, Content)}
 _FAST: tuple[str | Model, ...] = ("popularity", "item_item", "directed", Ease(optional=True), "als", "content")
 _PRESETS = {"fast": _FAST, "best": _FAST, "auto": _FAST}
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import interactions, random_interactions
+from helpers import groups, interactions, pairwise_loss, random_interactions
 
 from fastrec import datasets, fuse, learn, metrics
 from fastrec.data import clean
@@ -12,29 +12,9 @@ from fastrec.pipeline import top_k
 from fastrec.profiles import profiles
 
 
-def loss(data, users, items, regularization=0.0):
-    """The objective in full: every event against every item that the user has not had."""
-    total = 0.0
-    for u in range(data.n_users):
-        mine = data.items[data.indptr[u] : data.indptr[u + 1]]
-        scores = items.astype(np.float64) @ users[u]
-        others = np.delete(np.arange(data.n_items), mine)
-        apart = scores[mine][:, None] - scores[others]
-        total += np.log1p(np.exp(-apart)).mean(axis=1).sum()
-        squares = (users[u] ** 2).sum() + (items[mine] ** 2).sum(axis=1) + (items[others] ** 2).sum(axis=1).mean()
-        total += regularization / 2 * squares.sum()
-    return total / len(data.items)
-
-
-def groups(n_users=60, n_items=48, length=10):
-    """Users of three kinds who choose among the items of their kind."""
-    rng = np.random.default_rng(2)
-    return interactions([rng.permutation(n_items // 3)[:length] * 3 + u % 3 for u in range(n_users)], n_items)
-
-
 def test_the_loss_falls_epoch_by_epoch():
     data = groups()
-    losses = [loss(data, *Bpr(factors=8, epochs=e).train(data, data), 0.01) for e in (1, 5, 20, 60)]
+    losses = [pairwise_loss(data, *Bpr(factors=8, epochs=e).train(data, data), 0.01) for e in (1, 5, 20, 60)]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.5 * losses[0]
 

@@ -9,7 +9,7 @@ from fastrec import Recommender, load
 from fastrec.errors import DataError
 from fastrec.models import resolve
 
-EVERY = ["popularity", "item_item", "directed", "ease", "als", "bpr", "content"]
+EVERY = ["popularity", "item_item", "directed", "ease", "als", "bpr", "graph", "content"]
 MODELS = [*EVERY, EVERY]
 
 
@@ -57,7 +57,7 @@ def test_an_item_with_no_events(models, tmp_path):
     assert again.recommend("d", 10).scores.tolist() == rec.recommend("d", 10).scores.tolist()
 
 
-@pytest.mark.parametrize("models", [m for m in MODELS if m != "bpr"], ids=name)
+@pytest.mark.parametrize("models", [m for m in MODELS if m not in ("bpr", "graph")], ids=name)
 def test_a_catalogue_of_one_item(models):
     rec = fitted([("a", "p"), ("b", "p")], {"p": "red apple"}, models)
     assert sane(rec.recommend("a", 3), 3) == []  # there is no other item
@@ -65,9 +65,10 @@ def test_a_catalogue_of_one_item(models):
     assert sane(rec.recommend("stranger", 3), 3) == ["p"]
 
 
-def test_one_item_cannot_be_compared_and_the_error_says_what_can_be_done():
-    with pytest.raises(DataError, match=r"none of the models \(bpr\) can use this data; give .* add 'popularity'"):
-        fitted([("a", "p"), ("b", "p")], {"p": "red apple"}, "bpr")
+@pytest.mark.parametrize("models", ["bpr", "graph"])
+def test_one_item_cannot_be_compared_and_the_error_says_what_can_be_done(models):
+    with pytest.raises(DataError, match=rf"none of the models \({models}\) can use this data; .* add 'popularity'"):
+        fitted([("a", "p"), ("b", "p")], {"p": "red apple"}, models)
 
 
 @pytest.mark.parametrize("models", MODELS, ids=name)

@@ -6,7 +6,7 @@ from helpers import dense, interactions, random_interactions
 
 from fastrec import ridge
 from fastrec.errors import ConfigError
-from fastrec.models import Als, Bpr, Content, Directed, Ease, ItemItem, Popularity, resolve
+from fastrec.models import Als, Bpr, Content, Directed, Ease, Graph, ItemItem, Popularity, resolve
 from fastrec.models.popularity import choose_half_life, decayed_counts
 from fastrec.profiles import contributions, profiles
 from fastrec.types import Embeddings
@@ -39,7 +39,15 @@ def test_half_life_follows_the_data():
 
 def test_variants_are_settled():
     data = random_interactions(1)
-    for model in (Popularity(), ItemItem(), Directed(), Als(factors=3), Bpr(factors=3), Ease()):
+    for model in (
+        Popularity(),
+        ItemItem(),
+        Directed(),
+        Als(factors=3),
+        Bpr(factors=3),
+        Graph(factors=3, epochs=3),
+        Ease(),
+    ):
         source = model.fit(data, None, "next")
         found = model.variants(source, data)
         assert len(found) >= 7
@@ -224,7 +232,7 @@ def test_resolve():
         ("quick", "models='quick', expected fast, best, auto or a list"),
         (
             ["popularitee"],
-            "unknown model 'popularitee', this version has popularity, item_item, directed, ease, als, bpr",
+            "unknown model 'popularitee', this version has popularity, item_item, directed, ease, als, bpr, graph",
         ),
         (["popularity", Popularity()], "each at most once"),
         ([], "at least one model"),
@@ -263,6 +271,11 @@ def test_resolve_refuses(models, message):
         lambda: Bpr(learning_rate=0),
         lambda: Bpr(regularization=-1),
         lambda: Bpr(decay=0),
+        lambda: Graph(layers=0),
+        lambda: Graph(epochs=True),
+        lambda: Graph(learning_rate=-1),
+        lambda: Graph(regularization=float("nan")),
+        lambda: Graph(decay=""),
         lambda: Ease(regularization=0),
         lambda: Ease(regularization="much"),
         lambda: Ease(neighbors=0),

@@ -1,0 +1,131 @@
+"""LightGCN: factors that are averaged along the graph of users and items.
+
+    A = D^-1/2 [0 X; X' 0] D^-1/2,   E = (E0 + A E0 + ... + A^L E0) / (L + 1)
+
+E0 is learned so that what a user chose stands above a drawn item (the loss of ``bpr``). Source: He et al. 2020.
+E is linear in E0 and A symmetric, so that the gradient goes back by the same products: no automatic
+differentiation is needed. Each step looks at all events, with a new draw for each; Adam (Kingma and Ba 2015).
+A user is the decayed mean of the items of the history, which is the last product written out for one user.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from fastrec.errors import ConfigError
+from fastrec.models._decay import check_decay, decay_variants, resolve_decay
+from fastrec.types import F32, I32, I64, Csr, DenseSource, Embeddings, Interactions
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Settings of LightGCN."""
+
+    factors: int = 64
+    """Dimensions of the factors."""
+
+    layers: int = 2
+    """Steps along the graph."""
+
+    epochs: int = 100
+    """Steps of the descent, each over all events."""
+
+    learning_rate: float = 0.1
+    """Of Adam."""
+
+    regularization: float = 1e-4
+    """Weight of the squared lengths of E0 for the triple of an event."""
+
+    decay: float | str | None = "auto"
+    """A history entry of rank r (newest 0) weighs exp(-r / decay); None for no decay; "auto": learned."""
+
+    seed: int | None = None
+    """Of the first factors and of the draws; None: 0."""
+
+    name: ClassVar[str] = "graph"
+
+    def __post_init__(self) -> None:
+        for field in ("factors", "layers", "epochs"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"[graph] {field}={value!r}, expected a whole number >= 1")
+        if not 0 < self.learning_rate < np.inf:
+            raise ConfigError(f"[graph] learning_rate={self.learning_rate!r}, expected a number > 0")
+        if not 0 <= self.regularization < np.inf:
+            raise ConfigError(f"[graph] regularization={self.regularization!r}, expected a number >= 0")
+        check_decay(self.name, self.decay)
+
+    variants = decay_variants
+
+    def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> DenseSource | None:
+        """The averaged item factors; None where nothing can be compared."""
+        likes = interactions.select(interactions.weights > 0)
+        if interactions.n_items < 2 or not len(likes.items):
+            return None
+        _, items = self.train(likes, interactions)
+        items[np.bincount(likes.items, minlength=len(items)) == 0] = 0  # nothing is known of them
+        return DenseSource(self.name, items, resolve_decay(self.decay, goal, next_item=3.0, period=None))
+
+    def train(self, likes: Interactions, seen: Interactions) -> tuple[F32, F32]:
+        """(users [U, D], items [N, D]) of E; what a user has in ``seen`` is drawn for him by bad luck only, twice."""
+        rng = np.random.default_rng(self.seed or 0)
+        n_users, n_items, n = likes.n_users, likes.n_items, len(likes.items)
+        shape = (n_users, n_items)
+        average = propagation(likes, self.layers)
+        x, y = (rng.normal(0, 0.1, (rows, self.factors)).astype(np.float32) for rows in (n_users, n_items))
+        had, owner = seen.seen(), likes.users
+        moments = [np.zeros_like(a) for a in (x, y, x, y)]
+        for step in range(1, self.epochs + 1):
+            users, items = average(x, y)
+            others = _draw(rng, had, owner)
+            apart = np.einsum("nd,nd->n", users[owner], items[likes.items] - items[others])
+            slope = (1 / (1 + np.exp(apart)) / n).astype(np.float32)
+            # Two entries an event: down for what was chosen, up for what was drawn.
+            columns = np.stack([likes.items, others], axis=1).ravel()
+            push = sp.csr_matrix((np.stack([-slope, slope], axis=1).ravel(), columns, 2 * likes.indptr), shape)
+            gradients = average(push @ items, push.T @ users)
+            mass = np.bincount(owner, minlength=n_users), np.bincount(columns, minlength=n_items)
+            for at, (factors, gradient) in enumerate(zip((x, y), gradients, strict=True)):
+                gradient = gradient + self.regularization / n * mass[at][:, None].astype(np.float32) * factors
+                first, second = moments[at], moments[2 + at]
+                first += 0.1 * (gradient - first)
+                second += 0.001 * (gradient**2 - second)
+                rate = self.learning_rate * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+                factors -= (rate * first / (np.sqrt(second) + 1e-12)).astype(np.float32)
+        return average(x, y)
+
+
+def propagation(likes: Interactions, layers: int) -> Callable[[F32, F32], tuple[F32, F32]]:
+    """The map E0 -> E on (users, items); it is its own transpose."""
+    x = sp.csr_matrix(
+        (np.ones(len(likes.items), np.float32), likes.items, likes.indptr), (likes.n_users, likes.n_items)
+    )
+    by_user = np.maximum(np.diff(likes.indptr), 1) ** -0.5
+    by_item = np.maximum(np.bincount(likes.items, minlength=likes.n_items), 1) ** -0.5
+    forth = (sp.diags(by_user) @ x @ sp.diags(by_item)).tocsr().astype(np.float32)
+    back = forth.T.tocsr()
+
+    def average(users: F32, items: F32) -> tuple[F32, F32]:
+        sum_users, sum_items = users.copy(), items.copy()
+        for _ in range(layers):
+            users, items = forth @ items, back @ users
+            sum_users += users
+            sum_items += items
+        return sum_users / np.float32(layers + 1), sum_items / np.float32(layers + 1)
+
+    return average
+
+
+def _draw(rng: np.random.Generator, had: Csr, owner: I64) -> I32:
+    """An item for every event; one that the user has had is drawn again, once."""
+    n = had.n_cols
+    keys = np.repeat(np.arange(had.n_rows), np.diff(had.indptr)) * n + had.indices
+    drawn = rng.integers(0, n, len(owner)).astype(np.int32)
+    asked = owner * n + drawn
+    at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    bad = keys[at] == asked
+    drawn[bad] = rng.integers(0, n, int(bad.sum()))
+    return drawn
