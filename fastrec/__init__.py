@@ -10,7 +10,7 @@ from fastrec.errors import (
     NotFittedError,
     UnknownIdError,
 )
-from fastrec.models import Als, Content, Directed, ItemItem, Popularity
+from fastrec.models import Als, Content, Directed, ItemItem, Popularity, Sequential
 from fastrec.recommender import Recommender, load
 from fastrec.results import Evaluation, Recommendations
 
@@ -32,6 +32,7 @@ __all__ = [
     "Popularity",
     "Recommendations",
     "Recommender",
+    "Sequential",
     "UnknownIdError",
     "load",
 ]

@@ -24,6 +24,7 @@ from fastrec.types import (
     FoldInSource,
     Interactions,
     Report,
+    SequenceSource,
     Source,
     SparseSource,
 )
@@ -31,6 +32,8 @@ from fastrec.types import (
 #: The arrays of a screen, in their order.
 _SCREEN = ("codes", "scales", "errors")
 log = logging.getLogger("fastrec")
+
+_SEQUENCE = ("backbone", "heads", "layers", "length", "epochs")
 
 
 def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> None:
@@ -66,6 +69,10 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
             if isinstance(s, FoldInSource):
                 arrays[f"source.{s.name}.gram"] = s.gram
                 entry["alpha"] = s.alpha
+            elif isinstance(s, SequenceSource):
+                entry |= {part: getattr(s, part) for part in _SEQUENCE}
+                entry["parameters"] = sorted(s.parameters)
+                arrays |= {f"source.{s.name}.parameter.{p}": array for p, array in s.parameters.items()}
         elif isinstance(s, SparseSource):
             for part in ("indptr", "indices", "values"):
                 arrays[f"source.{s.name}.{part}"] = getattr(s.similarity, part)
@@ -174,6 +181,10 @@ def _source(entry: dict[str, Any], arrays: artifact.Arrays, embeddings: Embeddin
     if kind == "FoldInSource":
         vectors, gram = arrays[f"source.{name}.vectors"], arrays[f"source.{name}.gram"]
         return FoldInSource(name, vectors, entry["decay"], gram, entry["alpha"])
+    if kind == "SequenceSource":
+        parameters = {p: arrays[f"source.{name}.parameter.{p}"] for p in entry["parameters"]}
+        settings = {part: entry[part] for part in _SEQUENCE}
+        return SequenceSource(name, arrays[f"source.{name}.vectors"], None, **settings, parameters=parameters)
     if kind == "DenseSource":
         shared = embeddings.vectors if entry["shared"] and embeddings is not None else None
         vectors = arrays[f"source.{name}.vectors"] if shared is None else shared

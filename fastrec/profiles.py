@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fastrec import ops, ridge
-from fastrec.types import F32, F64, DenseSource, FoldInSource, Interactions
+from fastrec import ops, ridge, sequence
+from fastrec.types import F32, F64, DenseSource, FoldInSource, Interactions, SequenceSource
 
 #: More than any fold-in has needed; most end long before by their residual.
 _STEPS = 100
@@ -17,8 +17,10 @@ def profiles(source: DenseSource, histories: Interactions) -> F32:
         (gram + sum_j e_j alpha w_j y_j y_j') q = sum_j e_j (1 + alpha w_j) y_j
 
     with w the weights and e the decay of the entries: one that has decayed away counts as never there. Every
-    user is solved alone, so that a batch changes nothing.
+    user is solved alone, so that a batch changes nothing. A sequence source gives its last state.
     """
+    if isinstance(source, SequenceSource):
+        return sequence.queries(source, histories)
     if not isinstance(source, FoldInSource):
         weights = histories.decayed(source.decay)
         means: F32 = ops.segment_mean(source.vectors, (histories.indptr, histories.items, weights), normalize=True)
@@ -32,6 +34,8 @@ def profiles(source: DenseSource, histories: Interactions) -> F32:
 
 def contributions(source: DenseSource, history: Interactions, target: int) -> F64:
     """What every entry of one user's history adds to <query, vector of ``target``>, up to one factor, float64 [n]."""
+    if isinstance(source, SequenceSource):
+        return sequence.contributions(source, history, target)
     wanted = source.vectors[target].astype(np.float64)
     parts: F64
     y = source.vectors[history.items].astype(np.float64)

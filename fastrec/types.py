@@ -223,6 +223,27 @@ class FoldInSource(DenseSource):
 
 
 @dataclass(frozen=True, eq=False)
+class SequenceSource(DenseSource):
+    """A transformer over the sequence of the history: q is its last state, see ``fastrec.sequence``.
+
+    vectors: [N, D], L2-normalised; zero for an item of which nothing is known
+    backbone: "ligr", "sasrec" or "gpt2"
+    length: entries of a history that are looked at, the newest
+    epochs: passes over the data after which the training ended
+    parameters: float32 arrays by name, all but the item vectors
+    packed: the linear layers as ``ops.pack_linear`` lays them out, filled as they are used
+    """
+
+    backbone: str
+    heads: int
+    layers: int
+    length: int
+    epochs: int
+    parameters: dict[str, F32]
+    packed: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class SparseSource:
     """A model whose score is the sum over the history of a_j * S[j, i].
 

@@ -15,9 +15,22 @@ from fastrec.models.ease import Ease
 from fastrec.models.graph import Graph
 from fastrec.models.item_item import ItemItem
 from fastrec.models.popularity import Popularity
+from fastrec.models.sequential import Sequential
 from fastrec.types import Embeddings, Interactions, Source
 
-__all__ = ["Als", "Bpr", "Content", "Directed", "Ease", "Graph", "ItemItem", "Model", "Popularity", "resolve"]
+__all__ = [
+    "Als",
+    "Bpr",
+    "Content",
+    "Directed",
+    "Ease",
+    "Graph",
+    "ItemItem",
+    "Model",
+    "Popularity",
+    "resolve",
+    "Sequential",
+]
 
 
 class Model(Protocol):
@@ -33,9 +46,11 @@ class Model(Protocol):
         """(settings without "auto", source) to choose from, given the source fitted on ``interactions``."""
 
 
-_BY_NAME: dict[str, type[Model]] = {m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Bpr, Graph, Content)}
+_BY_NAME: dict[str, type[Model]] = {
+    m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Bpr, Graph, Content, Sequential)
+}
 _FAST: tuple[str | Model, ...] = ("popularity", "item_item", "directed", Ease(optional=True), "als", "content")
-_PRESETS = {"fast": _FAST, "best": _FAST, "auto": _FAST}
+_PRESETS = {"fast": _FAST, "best": (*_FAST, Sequential.name), "auto": _FAST}
 
 
 def resolve(models: str | Sequence[str | Model | dict[str, Any]]) -> list[Model]:
