@@ -1,0 +1,99 @@
+"""Training of Sequential against RecTools: seconds of an epoch on the same data, width, layers and tokens of a batch.
+
+    python benchmarks/train.py                                   ours alone
+    python benchmarks/train.py --peer-python VENV/bin/python     and RecTools' SASRec, from an environment that has it
+    python benchmarks/train.py --data FOLDER --length 100 --width 64 --layers 2 --backbone sasrec
+
+An epoch is the mean of some steps times the number of steps. RecTools pads every history to the length and leaves out
+what is older; ours computes every event once. "us_per_event" compares what an event costs. Each engine is a process of
+its own. The last line is JSON; exit 1 where an epoch takes more than half of the faster loss of RecTools.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+PEER = Path(__file__).parent / "peers" / "train.py"
+MOST = 0.5
+_WARM = 2
+
+
+def ours(args: argparse.Namespace) -> dict[str, Any]:
+    """Steps as ``Sequential.fit`` does them."""
+    import numpy as np
+
+    from fastrec import Sequential, data
+    from fastrec.models import _training
+
+    settings = Sequential(
+        backbone=args.backbone, width=args.width, layers=args.layers, heads=args.heads, length=args.length,
+        batch_tokens=args.batch * args.length, negatives=256,
+    )  # fmt: skip
+    interactions = data.clean(args.data / "interactions.parquet").interactions
+    sequences = _training.Sequences(interactions, settings.length)
+    with _training._threads() as pool:
+        run = _training._Run(settings, sequences, interactions, None, None, 0, pool)
+        plan = sequences.epoch(np.random.default_rng(0), settings.batch_tokens)
+        seconds = []
+        for number, part in enumerate(plan[: args.steps + _WARM]):
+            start = time.perf_counter()
+            run._step(sequences.batch(*part), (0, 0, number))
+            seconds.append(time.perf_counter() - start)
+    step = float(np.mean(seconds[_WARM:]))
+    return {"step_s": step, "epoch_s": step * len(plan), "events": sequences.tokens, "steps": len(plan)}
+
+
+def peer(args: argparse.Namespace, loss: str) -> dict[str, Any]:
+    """The same in the environment that has RecTools; the last line that it prints is JSON."""
+    given = {name: getattr(args, name) for name in ("width", "layers", "heads", "length", "batch", "steps")}
+    with tempfile.TemporaryDirectory() as folder:  # csv: the other environment need not have pyarrow
+        file = Path(folder) / "events.csv"
+        pl.read_parquet(args.data / "interactions.parquet").write_csv(file)
+        given |= {"data": str(file), "loss": loss, "warm": _WARM}
+        call = [args.peer_python, "-W", "ignore", PEER, json.dumps(given)]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"RecTools with {loss} failed:\n{done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared/data/ml-1m")
+    parser.add_argument("--backbone", choices=("ligr", "sasrec", "gpt2"), default="sasrec")
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=2)
+    parser.add_argument("--length", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=64, help="histories of a step of RecTools; tokens = this x length")
+    parser.add_argument("--steps", type=int, default=12, help="steps that are timed")
+    parser.add_argument("--peer-python", help="python of an environment with rectools[torch]")
+    args = parser.parse_args()
+    rows = {f"fastrec {args.backbone}": ours(args)}
+    if args.peer_python:
+        for loss in ("softmax", "sampled_softmax"):
+            rows[f"RecTools SASRec {loss}"] = peer(args, loss)
+    for name, row in rows.items():
+        row["us_per_event"] = 1e6 * row["epoch_s"] / row["events"]
+        print(
+            f"{name:32} {row['epoch_s']:8.1f} s an epoch {row['us_per_event']:8.1f} us an event {row['steps']:5} steps"
+        )
+    result: dict[str, Any] = {"rows": rows}
+    if args.peer_python:
+        mine, *others = (row["epoch_s"] for row in rows.values())
+        result["ratio"] = mine / min(others)
+    print(json.dumps(result))
+    if result.get("ratio", 0.0) > MOST:
+        sys.exit(f"an epoch takes {result['ratio']:.2f} of RecTools', expected at most {MOST}")
+
+
+if __name__ == "__main__":
+    main()
