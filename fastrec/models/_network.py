@@ -170,11 +170,16 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, EPS)
 
-    def items(self) -> Tensor:
-        """The item vectors, L2-normalised, [N, D]; zero for an item without events and without text."""
-        vectors = self.delta * self.seen
-        if self.texts is not None and self.project is not None:
-            vectors = vectors + self.texts @ self.project
+    def items(self, rows: Tensor | None = None) -> Tensor:
+        """The L2-normalised vectors of these items or of all, [N, D]; zero without events and without text."""
+        delta: Tensor = self.delta
+        seen, texts = self.seen, self.texts
+        if rows is not None:
+            delta, seen = delta.index_select(0, rows), seen.index_select(0, rows)
+            texts = None if texts is None else texts.index_select(0, rows)
+        vectors = delta * seen
+        if texts is not None and self.project is not None:
+            vectors = vectors + texts @ self.project
         return functional.normalize(vectors, dim=1, eps=1e-6)
 
     def forward(

@@ -21,7 +21,7 @@ from fastrec.models._loss import sampled_softmax
 from fastrec.models._network import Dropout, Network, groups
 from fastrec.models._sequences import Batch, Negatives, Sequences
 from fastrec.sequence import queries
-from fastrec.types import F32, Embeddings, Interactions, SequenceSource
+from fastrec.types import F32, I64, Embeddings, Interactions, SequenceSource
 
 if TYPE_CHECKING:
     from fastrec.models.sequential import Sequential
@@ -35,6 +35,8 @@ _HELD_USERS, _HELD_SHARE = 1000, 0.1
 #: Fewer teach early stopping nothing: the training then takes all passes.
 _FEWEST = 20
 _BETAS, _WARMUP = (0.9, 0.98), 0.05
+#: What Sequential.epochs=None means.
+_STEPS, _EPOCHS = 2000, (4, 40)
 
 
 def train(
@@ -55,7 +57,7 @@ def train(
         run = _Run(settings, sequences, interactions, embeddings, held, seed, pool)
         if path is not None:
             run.restore(_checkpoint.read(path))
-        last = settings.epochs if settings.stop is None else min(settings.stop, settings.epochs)
+        last = run.epochs if settings.stop is None else min(settings.stop, run.epochs)
         while run.epoch < last and not run.exhausted:
             run.one_epoch()
             if path is not None:
@@ -120,7 +122,8 @@ class _Run:
                 s.backbone, s.width, s.layers, s.heads, s.length, s.time_gaps, s.strengths, texts, seen
             ).to(self.device)
         self.negatives = Negatives(sequences.items, interactions.n_items, s.negative_power, s.negatives)
-        self.log_expected = torch.from_numpy(self.negatives.log_expected).to(self.device)
+        self.log_expected = self.negatives.log_expected
+        self.local = np.zeros(interactions.n_items, np.int64)  # row of an item among those of a step
         self.parameters = dict(self.network.named_parameters())
         matrices = [p for p in self.parameters.values() if p.ndim > 1]
         vectors = [p for p in self.parameters.values() if p.ndim <= 1]
@@ -128,6 +131,7 @@ class _Run:
             [{"params": matrices, "weight_decay": s.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=s.learning_rate, betas=_BETAS, fused=True,
         )  # fmt: skip
+        self.epochs = s.epochs or min(max(round(_STEPS * s.batch_tokens / sequences.tokens), _EPOCHS[0]), _EPOCHS[1])
         self.epoch = self.best_epoch = 0
         self.best_value = -math.inf
         self.best: dict[str, torch.Tensor] | None = None
@@ -145,7 +149,7 @@ class _Run:
         for number, (starts, lengths) in enumerate(plan):
             done = self.epoch + number / len(plan)
             for group in self.optimizer.param_groups:
-                group["lr"] = s.learning_rate * _schedule(done / s.epochs)
+                group["lr"] = s.learning_rate * _schedule(done / self.epochs)
             loss = self._step(self.sequences.batch(starts, lengths), (self.seed, self.epoch, number))
             if not math.isfinite(loss):
                 raise ConfigError(
@@ -162,7 +166,7 @@ class _Run:
             if value > self.best_value:
                 self.best_value, self.best_epoch = value, self.epoch
                 self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
-        log.info("[fit] sequential: epoch %d of %d, loss %.3f%s", self.epoch, s.epochs, total / len(plan), note)
+        log.info("[fit] sequential: epoch %d of %d, loss %.3f%s", self.epoch, self.epochs, total / len(plan), note)
 
     def _step(self, batch: Batch, seed: tuple[int, ...]) -> float:
         """One step of the optimiser; returns the mean loss.
@@ -170,17 +174,22 @@ class _Run:
         The batch goes through in shards, one thread each: the sums within a shard and the order in which shards are
         added up do not depend on the number of threads, and no thread waits for others within an operator.
         """
-        network = self.network
+        network, random = self.network, np.random.default_rng((*seed, 0))
+        shards = batch.shards(_SHARD if self.device == "cpu" else len(batch.rows))
+        drawn = [self.negatives.draw(random, max(1, round(len(s.rows) / _SHARING))) for s in shards]
+        # Only the vectors of items that this step meets are computed: with texts that is most of the work.
+        met = np.unique(np.concatenate([batch.rows, batch.targets, *(d.ravel() for d in drawn)]))
+        self.local[met] = np.arange(len(met))
         with self._precision():
-            items = network.items()
+            items = network.items(torch.from_numpy(met).to(self.device))
+        expected = self.log_expected[met]
         table = items.detach().float().requires_grad_()
         inner = [p for name, p in self.parameters.items() if name not in ("delta", "project")]
 
         def one(number: int, shard: Batch) -> tuple[float, tuple[torch.Tensor, ...]]:
-            loss = self._loss(shard, table, (*seed, number)) / len(batch.rows)
+            loss = self._loss(shard, table, self.local[drawn[number]], expected, (*seed, number)) / len(batch.rows)
             return float(loss.detach()), torch.autograd.grad(loss, [table, *inner])
 
-        shards = batch.shards(_SHARD if self.device == "cpu" else len(batch.rows))
         results = list(self.pool.map(one, range(len(shards)), shards))
         gradients = [sum(parts) if len(parts) > 1 else parts[0] for parts in zip(*(g for _, g in results), strict=True)]
         self.optimizer.zero_grad(set_to_none=True)
@@ -191,19 +200,19 @@ class _Run:
         self.optimizer.step()
         return sum(loss for loss, _ in results)
 
-    def _loss(self, batch: Batch, items: torch.Tensor, seed: tuple[int, ...]) -> torch.Tensor:
-        """The summed loss of the tokens of a shard."""
+    def _loss(
+        self, batch: Batch, items: torch.Tensor, drawn: I64, expected: F32, seed: tuple[int, ...]
+    ) -> torch.Tensor:
+        """The summed loss of the tokens of a shard; ``items`` and ``expected`` are those of this step."""
         s = self.settings
-        rows, targets, places, gaps, strengths = (
-            torch.from_numpy(a).to(self.device)
-            for a in (batch.rows, batch.targets, batch.places, batch.gaps, batch.strengths)
+        arrays = (self.local[batch.rows], self.local[batch.targets], batch.places, batch.gaps, batch.strengths)
+        rows, targets, places, gaps, strengths, negatives, log_expected = (
+            torch.from_numpy(a).to(self.device) for a in (*arrays, drawn, expected)
         )
-        drawn = self.negatives.draw(np.random.default_rng((*seed, 1)), max(1, round(len(batch.rows) / _SHARING)))
         parts = groups(batch.lengths, self.device)
         with self._precision():
-            states = self.network(items, rows, places, parts, gaps, strengths, Dropout(s.dropout, *seed, 2))
-        negatives = torch.from_numpy(drawn).to(self.device)
-        return sampled_softmax(states.float(), items, targets, negatives, self.log_expected, s.temperature)
+            states = self.network(items, rows, places, parts, gaps, strengths, Dropout(s.dropout, *seed, 1))
+        return sampled_softmax(states.float(), items, targets, negatives, log_expected, s.temperature)
 
     def _precision(self) -> Any:
         return torch.autocast("cuda", torch.bfloat16, enabled=self.device == "cuda")

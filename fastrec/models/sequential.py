@@ -35,8 +35,9 @@ class Sequential:
     length: int = 100
     """Newest entries of a history that are looked at; longer ones are learned in windows of this length."""
 
-    epochs: int = 40
-    """Passes over the data, at most; the learning rate falls to zero over them."""
+    epochs: int | None = None
+    """Passes over the data, at most; the learning rate falls to zero over them. None: those of about 2000 steps,
+    from 4 to 40."""
 
     stop: int | None = None
     """Passes after which to end without a holdout; None: early stopping on one."""
@@ -90,9 +91,9 @@ class Sequential:
             raise ConfigError(f"[sequential] backbone={self.backbone!r}, expected one of {', '.join(BACKBONES)}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"[sequential] device={self.device!r}, expected 'auto', 'cpu' or 'cuda'")
-        for field in ("width", "layers", "heads", "length", "epochs", "patience", "batch_tokens", "negatives"):
+        for field in ("width", "layers", "heads", "length", "patience", "batch_tokens", "negatives"):
             _check_whole(field, getattr(self, field), 1)
-        for field in ("stop", "seed"):
+        for field in ("epochs", "stop", "seed"):
             if getattr(self, field) is not None:
                 _check_whole(field, getattr(self, field), 0 if field == "seed" else 1)
         if self.width % self.heads:

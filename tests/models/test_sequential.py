@@ -9,7 +9,7 @@ from helpers import hash_encoder
 
 from fastrec import ConfigError, DataError, Recommender, Sequential, load
 from fastrec.errors import BackendUnavailable
-from fastrec.models import _network, _training
+from fastrec.models import _network, _training, resolve
 from fastrec.models._network import Dropout, Network, groups
 from fastrec.models._sequences import Sequences
 from fastrec.profiles import contributions, profiles
@@ -262,3 +262,9 @@ def test_contributions_are_what_is_lost_without_an_entry():
     assert parts.shape == (4,) and (parts >= 0).all()
     assert parts.argmax() == 3
     assert contributions(source, interactions([[]], 24), 5).shape == (0,)
+
+
+def test_the_presets():
+    assert resolve("best") == [*resolve("fast"), Sequential()]
+    assert resolve("auto") == resolve("fast")
+    assert resolve([{"name": "sequential", "width": 32}]) == [Sequential(width=32)]
