@@ -55,6 +55,8 @@ def groups(lengths: I64, device: str = "cpu") -> list[Group]:
 def attention(q: Tensor, kv: Tensor, heads: int, parts: list[Group]) -> Tensor:
     """Causal attention within every sequence, [T, D]."""
     D = q.shape[1]
+    if not parts:
+        return torch.empty_like(q)
     out = []
     sizes = [g.last - g.first for g in parts]
     # split, not slices: the gradients of slices are full of zeros and have to be added up.

@@ -36,7 +36,7 @@ _HELD_USERS, _HELD_SHARE = 1000, 0.1
 _FEWEST = 20
 _BETAS, _WARMUP = (0.9, 0.98), 0.05
 #: What Sequential.epochs=None means.
-_STEPS, _EPOCHS = 2000, (4, 40)
+_STEPS, _EPOCHS = 1500, (4, 40)
 
 
 def train(

@@ -36,13 +36,13 @@ class Sequential:
     """Newest entries of a history that are looked at; longer ones are learned in windows of this length."""
 
     epochs: int | None = None
-    """Passes over the data, at most; the learning rate falls to zero over them. None: those of about 2000 steps,
+    """Passes over the data, at most; the learning rate falls to zero over them. None: those of about 1500 steps,
     from 4 to 40."""
 
     stop: int | None = None
     """Passes after which to end without a holdout; None: early stopping on one."""
 
-    patience: int = 6
+    patience: int = 4
     """Passes without a better NDCG@10 on the holdout after which the training ends."""
 
     batch_tokens: int = 8192
@@ -57,13 +57,13 @@ class Sequential:
     temperature: float = 0.07
     """Divides the cosine of state and item."""
 
-    learning_rate: float = 0.002
+    learning_rate: float = 0.004
     """The largest; reached after a twentieth of the steps."""
 
     weight_decay: float = 0.01
     """Of AdamW, for matrices."""
 
-    dropout: float = 0.2
+    dropout: float = 0.15
     """Share of the activations that a step leaves out."""
 
     gradient_norm: float = 1.0

@@ -10,6 +10,7 @@ from helpers import hash_encoder
 from fastrec import ConfigError, DataError, Recommender, Sequential, load
 from fastrec.errors import BackendUnavailable
 from fastrec.models import _network, _training, resolve
+from fastrec.models._loss import sampled_softmax
 from fastrec.models._network import Dropout, Network, groups
 from fastrec.models._sequences import Sequences
 from fastrec.profiles import contributions, profiles
@@ -162,6 +163,17 @@ def test_any_number_of_threads_gives_the_same(monkeypatch):
 
 
 # ---- hardly any data
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_an_empty_batch(backbone):
+    net = Network(backbone, 8, 1, 2, 5, False, False, None, torch.ones(3, dtype=torch.bool))
+    none = torch.zeros(0, dtype=torch.int64)
+    states = net(net.items(), none, none, groups(np.zeros(0, np.int64)), none, none, Dropout(0.5, 0))
+    assert states.shape == (0, 8)
+    loss = sampled_softmax(states, net.items(), none, torch.tensor([[0, 1]]), torch.zeros(3), 0.1)
+    loss.backward()
+    assert float(loss.detach()) == 0 and not net.delta.grad.any()
 
 
 def test_nothing_to_learn_from():
