@@ -42,7 +42,7 @@ struct Attention {
   const float* relative;  // null, or added to the score of query i and key j: relative[j - i]
   float* out;             // rows out_stride apart
   int64_t out_stride;
-  float* scratch;         // attention_scratch(length, dims) floats
+  float* scratch;         // at 64 bytes, attention_scratch(length, dims) floats
 };
 
 // Where byte `byte` of row r lies among rows of 4 * steps bytes.
@@ -58,7 +58,11 @@ static inline int64_t ceil16(int64_t n) { return (n + 15) / 16 * 16; }
 static inline int64_t attention_scratch(int64_t length, int64_t dims) {
   const int64_t wide = ceil16(dims);
   const int64_t keys = ceil16(length < kKeyBlock ? length : kKeyBlock);
-  return kMostQueries * dims + keys * (dims + wide) + kMostQueries * keys + length * (wide + 2) + 64;
+  const int64_t plain = kMostQueries * dims + keys * (dims + wide) + kMostQueries * keys + length * (wide + 2) + 64;
+  // By AMX, in tiles of 32: twice the queries, twice two halves of keys, values and weights, scores and sums.
+  const int64_t all = (length + 31) / 32 * 32, broad = (dims + 31) / 32 * 32;
+  const int64_t tiled = 32 * broad + all * broad + all * wide + 32 * all + 16 * wide;
+  return plain > tiled ? plain : tiled;
 }
 
 struct EncodeKernel {
@@ -81,6 +85,9 @@ struct EncodeKernel {
   void (*add_layer_norm)(const float* x, const float* bias, const float* residual, const float* weight,
                          const float* shift, float eps, int64_t rows, int64_t D, float* out);
   void (*attention)(const Attention& a);
+  // The same, not causal, for models whose linear layers are no better: products of bfloat16, and of two of them.
+  void (*attention_bf16)(const Attention& a);
+  void (*attention_split)(const Attention& a);
   // out[D] = factor * the sum of the rows
   void (*row_sum)(const float* x, int64_t rows, int64_t D, float factor, float* out);
 };
@@ -96,6 +103,8 @@ bool amx_allowed();
 void linear_int8_amx(const Rows& x, int64_t rows, const Linear& w, float* out);  // readable to 32 full rows
 void linear_bf16_amx(const Rows& x, int64_t rows, const Linear& w, float* out);
 void linear_split_amx(const Rows& x, int64_t rows, const Linear& w, float* out);
+void attention_bf16_amx(const Attention& a);
+void attention_split_amx(const Attention& a);
 #endif
 
 }  // namespace fastrec

@@ -4,18 +4,13 @@
 
 #include "encode_vec512.h"
 #include "encode_linear_kernel.h"
+#include "encode_tiles.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>
 
 namespace fastrec {
 namespace enc_amx {
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 enum class Kind { kInt8, kBf16, kSplit };
 

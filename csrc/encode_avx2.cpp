@@ -41,6 +41,7 @@ struct Vec {
   inline Vec sub(Vec o) const { return {_mm256_sub_ps(lo, o.lo), _mm256_sub_ps(hi, o.hi)}; }
   inline Vec mul(Vec o) const { return {_mm256_mul_ps(lo, o.lo), _mm256_mul_ps(hi, o.hi)}; }
   inline Vec div(Vec o) const { return {_mm256_div_ps(lo, o.lo), _mm256_div_ps(hi, o.hi)}; }
+  inline Vec over(Vec o) const { return div(o); }
   inline Vec fma(Vec a, Vec b) const { return {_mm256_fmadd_ps(a.lo, b.lo, lo), _mm256_fmadd_ps(a.hi, b.hi, hi)}; }
   inline Vec max(Vec o) const { return {_mm256_max_ps(lo, o.lo), _mm256_max_ps(hi, o.hi)}; }
   inline Vec min(Vec o) const { return {_mm256_min_ps(lo, o.lo), _mm256_min_ps(hi, o.hi)}; }
@@ -151,7 +152,7 @@ namespace fastrec {
 const EncodeKernel encode_avx2 = {"avx2", 127, false, enc_avx2::linear<enc_avx2::SumsF32>,
                                   enc_avx2::linear<enc_avx2::SumsInt8>, nullptr, nullptr, enc_avx2::quantize,
                                   enc_avx2::to_bf16, enc_avx2::split, enc_avx2::bias_gelu, enc_avx2::add_layer_norm,
-                                  enc_avx2::attention, enc_avx2::row_sum};
+                                  enc_avx2::attention, enc_avx2::attention, enc_avx2::attention, enc_avx2::row_sum};
 
 }  // namespace fastrec
 #endif

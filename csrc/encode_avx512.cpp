@@ -27,7 +27,7 @@ namespace fastrec {
 const EncodeKernel encode_avx512 = {"avx512", 127, false, enc_avx512::linear<enc_avx512::SumsF32>,
                                     enc_avx512::linear<enc_avx512::SumsInt8>, nullptr, nullptr, enc_avx512::quantize,
                                     enc_avx512::to_bf16, enc_avx512::split, enc_avx512::bias_gelu, enc_avx512::add_layer_norm,
-                                    enc_avx512::attention, enc_avx512::row_sum};
+                                    enc_avx512::attention, enc_avx512::attention, enc_avx512::attention, enc_avx512::row_sum};
 
 }  // namespace fastrec
 #endif

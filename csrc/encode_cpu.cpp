@@ -13,19 +13,19 @@ namespace {
 constexpr int64_t kRows = 128;            // of a block between two linear layers; a multiple of a row of tiles
 constexpr int64_t kKeep = int64_t{4} << 20;  // floats of a buffer that a thread keeps for its next task
 
-// Memory of a thread; its content is lost at the next call with the same slot.
+// Memory of a thread, at 64 bytes; its content is lost at the next call with the same slot.
 float* room(int slot, int64_t floats) {
   struct Buffers {
     std::vector<float> slot[8];
   };
   static thread_local Buffers buffers;
   std::vector<float>& buffer = buffers.slot[slot];
-  if (static_cast<int64_t>(buffer.size()) < floats ||
-      (static_cast<int64_t>(buffer.size()) > kKeep && floats <= kKeep)) {
+  const int64_t wanted = floats + 16, size = static_cast<int64_t>(buffer.size());
+  if (size < wanted || (size > kKeep && wanted <= kKeep)) {
     std::vector<float>().swap(buffer);
-    buffer.resize(floats);
+    buffer.resize(wanted);
   }
-  return buffer.data();
+  return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(buffer.data()) + 63) / 64 * 64);
 }
 
 void check_kind(LinearKind kind, const EncodeKernel& level) {
@@ -58,7 +58,7 @@ void over_rows(int64_t T, int64_t block, int threads, const Body& body) {
   });
 }
 
-void attend(const AttentionArgs& a, int64_t s, int64_t head, float* scratch, const EncodeKernel& level) {
+void attend(const AttentionArgs& a, int64_t s, int64_t head, float* scratch, void (*attention)(const Attention&)) {
   const int64_t first = a.cu[s], length = a.cu[s + 1] - first, kv_head = head / (a.heads / a.kv_heads);
   const int64_t kv = first * a.kv_stride + kv_head * a.dims;
   Attention one;
@@ -75,7 +75,7 @@ void attend(const AttentionArgs& a, int64_t s, int64_t head, float* scratch, con
   one.out = a.out + first * a.heads * a.dims + head * a.dims;
   one.out_stride = a.heads * a.dims;
   one.scratch = scratch;
-  if (length > 0) level.attention(one);
+  if (length > 0) attention(one);
 }
 
 void pool(const float* x, int64_t rows, int64_t D, Pooling pooling, bool normalize, float* out,
@@ -115,11 +115,14 @@ void encode_group(const EncoderModel& m, const int32_t* ids, const int64_t* cu, 
   level.add_layer_norm(x, nullptr, nullptr, m.weight, m.shift, m.eps, T, D, x);
   AttentionArgs a = {qkv, qkv + D, qkv + 2 * D, 3 * D, 3 * D, own.data(), last - first, m.heads, m.heads, D / m.heads,
                      1.0f / std::sqrt(static_cast<float>(D / m.heads)), false, m.relative, m.reach, context};
+  const auto attention = m.kind == kLinearF32     ? level.attention
+                         : m.kind == kLinearSplit ? level.attention_split
+                                                  : level.attention_bf16;
   for (const EncoderLayer& layer : m.layers) {
     for (int64_t t = 0; t < T; t += kRows)
       linear_block(x + t * D, std::min(kRows, T - t), layer.qkv, m.kind, qkv + t * 3 * D, level);
     for (int64_t s = 0; s < a.S; ++s)
-      for (int64_t head = 0; head < m.heads; ++head) attend(a, s, head, scratch, level);
+      for (int64_t head = 0; head < m.heads; ++head) attend(a, s, head, scratch, attention);
     for (int64_t t = 0; t < T; t += kRows) {
       const int64_t rows = std::min(kRows, T - t);
       float* at = x + t * D;
@@ -140,7 +143,7 @@ void encode_group(const EncoderModel& m, const int32_t* ids, const int64_t* cu, 
 void attention_varlen(const AttentionArgs& a, int threads, const EncodeKernel& level) {
   parallel_for(a.S * a.heads, threads, [&](int64_t task) {
     const int64_t s = task / a.heads;
-    attend(a, s, task % a.heads, room(7, attention_scratch(a.cu[s + 1] - a.cu[s], a.dims)), level);
+    attend(a, s, task % a.heads, room(7, attention_scratch(a.cu[s + 1] - a.cu[s], a.dims)), level.attention);
   });
 }
 

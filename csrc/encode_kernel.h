@@ -2,44 +2,10 @@
 #pragma once
 
 #include "encode.h"
+#include "encode_math.h"
 
 namespace fastrec {
 namespace FASTREC_LEVEL {
-
-// e^x to 2 units in the last place (Cephes), 0 < e^x for -inf as well; NaN stays.
-static inline Vec exponential(Vec x) {
-  x = Vec::all(-87.3f).max(x);
-  x = Vec::all(88.0f).min(x);
-  const Vec n = x.mul(Vec::all(1.44269504f)).round();
-  const Vec r = x.fma(n, Vec::all(-0.693359375f)).fma(n, Vec::all(2.12194440e-4f));
-  Vec p = Vec::all(1.9875691500e-4f);
-  p = Vec::all(1.3981999507e-3f).fma(p, r);
-  p = Vec::all(8.3334519073e-3f).fma(p, r);
-  p = Vec::all(4.1665795894e-2f).fma(p, r);
-  p = Vec::all(1.6666665459e-1f).fma(p, r);
-  p = Vec::all(5.0000001201e-1f).fma(p, r);
-  return Vec::all(1.0f).add(r).fma(p, r.mul(r)).mul(n.power_of_two());
-}
-
-// erf(x / sqrt(2)) by Abramowitz and Stegun 7.1.26: 1.5e-7 off at most.
-static inline Vec gelu(Vec x) {
-  const Vec z = x.abs().mul(Vec::all(0.70710678f));
-  const Vec t = Vec::all(1.0f).div(Vec::all(1.0f).fma(z, Vec::all(0.3275911f)));
-  Vec p = Vec::all(1.061405429f);
-  p = Vec::all(-1.453152027f).fma(p, t);
-  p = Vec::all(1.421413741f).fma(p, t);
-  p = Vec::all(-0.284496736f).fma(p, t);
-  p = Vec::all(0.254829592f).fma(p, t);
-  const Vec tail = p.mul(t).mul(exponential(Vec::zero().sub(z.mul(z))));
-  const Vec erf = Vec::all(1.0f).sub(tail).with_sign_of(x);
-  return x.mul(Vec::all(0.5f)).mul(Vec::all(1.0f).add(erf));
-}
-
-static inline Vec gelu_tanh(Vec x) {
-  const Vec cube = x.mul(x).mul(x);
-  const Vec u = x.fma(cube, Vec::all(0.044715f)).mul(Vec::all(-1.5957691216f));
-  return x.div(Vec::all(1.0f).add(exponential(u)));
-}
 
 static void bias_gelu(float* x, int64_t rows, int64_t D, const float* bias, Activation activation) {
   for (int64_t r = 0; r < rows; ++r)

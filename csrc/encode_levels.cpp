@@ -25,12 +25,15 @@ std::vector<EncodeKernel> find_levels() {
         vnni.linear_bf16 = linear_bf16_avx512;
         levels.push_back(vnni);
       }
-      if (__builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") && amx_allowed()) {
+      if (__builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") && vnni.linear_bf16 &&
+          amx_allowed()) {
         vnni.name = "amx";
         vnni.tiled = true;
         vnni.linear_int8 = linear_int8_amx;
         vnni.linear_bf16 = linear_bf16_amx;
         vnni.linear_split = linear_split_amx;
+        vnni.attention_bf16 = attention_bf16_amx;
+        vnni.attention_split = attention_split_amx;
         levels.push_back(vnni);
       }
     }

@@ -25,6 +25,7 @@ struct Vec {
   inline Vec sub(const Vec& o) const { FASTREC_EACH(v[i] - o.v[i]); }
   inline Vec mul(const Vec& o) const { FASTREC_EACH(v[i] * o.v[i]); }
   inline Vec div(const Vec& o) const { FASTREC_EACH(v[i] / o.v[i]); }
+  inline Vec over(const Vec& o) const { return div(o); }
   inline Vec fma(const Vec& a, const Vec& b) const { FASTREC_EACH(v[i] + a.v[i] * b.v[i]); }
   inline Vec max(const Vec& o) const { FASTREC_EACH(v[i] > o.v[i] ? v[i] : o.v[i]); }
   inline Vec min(const Vec& o) const { FASTREC_EACH(v[i] < o.v[i] ? v[i] : o.v[i]); }
@@ -143,6 +144,6 @@ const EncodeKernel encode_scalar = {"scalar", 255, false, enc_scalar::linear<enc
                                     enc_scalar::linear<enc_scalar::SumsInt8>,
                                     enc_scalar::linear<enc_scalar::SumsBf16>, nullptr, enc_scalar::quantize,
                                     enc_scalar::to_bf16, enc_scalar::split, enc_scalar::bias_gelu, enc_scalar::add_layer_norm,
-                                    enc_scalar::attention, enc_scalar::row_sum};
+                                    enc_scalar::attention, enc_scalar::attention, enc_scalar::attention, enc_scalar::row_sum};
 
 }  // namespace fastrec

@@ -22,6 +22,11 @@ struct Vec {
   inline Vec sub(Vec o) const { return {_mm512_sub_ps(v, o.v)}; }
   inline Vec mul(Vec o) const { return {_mm512_mul_ps(v, o.v)}; }
   inline Vec div(Vec o) const { return {_mm512_div_ps(v, o.v)}; }
+  // Right to two units in the last place, for divisors far from 0 and infinity.
+  inline Vec over(Vec o) const {
+    const __m512 r = _mm512_rcp14_ps(o.v);
+    return {_mm512_mul_ps(v, _mm512_mul_ps(r, _mm512_fnmadd_ps(o.v, r, _mm512_set1_ps(2.0f))))};
+  }
   inline Vec fma(Vec a, Vec b) const { return {_mm512_fmadd_ps(a.v, b.v, v)}; }  // this + a * b
   // The second operand where one is NaN.
   inline Vec max(Vec o) const { return {_mm512_max_ps(v, o.v)}; }
@@ -46,12 +51,22 @@ struct Vec {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
   }
   // To bfloat16, ties to even.
-  inline void store_bf16(uint16_t* p) const {
+  inline __m256i bf16() const {
+#if defined(__AVX512BF16__)
+    const __m256bh halves = _mm512_cvtneps_pbh(v);
+    return reinterpret_cast<const __m256i&>(halves);
+#else
     const __m512i bits = _mm512_castps_si512(v);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+#endif
   }
+  inline void store_bf16(uint16_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bf16()); }
+  inline Vec rounded() const {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16()), 16))};
+  }
+  inline Vec first(int64_t n) const { return {_mm512_maskz_mov_ps(n > 0 ? first_lanes(n) : 0, v)}; }
 };
 
 // 24 sums, 2 panels and a broadcast fit into the 32 registers.

@@ -97,7 +97,12 @@ def _recommender(args: argparse.Namespace) -> Any:
     from fastrec.recommender import Recommender
 
     models = args.models if args.models in ("fast", "best", "auto") else [m.strip() for m in args.models.split(",")]
-    return Recommender(models=models, encoder=None if args.encoder == "none" else args.encoder)
+    rec = Recommender(models=models, encoder=None if args.encoder == "none" else args.encoder)
+    if args.encoder not in ("none", "minilm"):
+        from fastrec.encode import Encoder
+
+        _ = Encoder(args.encoder).dimension  # a name that is none is refused although no item has a text
+    return rec
 
 
 def _demo(args: argparse.Namespace) -> None:

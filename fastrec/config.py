@@ -11,8 +11,8 @@ from fastrec.errors import ConfigError
 def threads(asked: int | None = None) -> int:
     """Threads for native work: the argument, else FASTREC_THREADS, else what this process may use.
 
-    The scheduler's affinity and the cgroup's CPU quota both count: a container with 2 of 64 cores
-    gets 2. Raises ConfigError for a number below 1.
+    The scheduler's affinity and the cgroup's CPU quota both count: a container with 2 of 64 cores gets 2, and a process
+    that numactl or a cpuset keeps on one NUMA node gets the cores of that node. Raises ConfigError for less than 1.
     """
     if asked is None and os.environ.get("FASTREC_THREADS"):
         text = os.environ["FASTREC_THREADS"]
@@ -27,13 +27,42 @@ def threads(asked: int | None = None) -> int:
 
 
 @cache
-def _cgroup_cpus() -> int:
-    """CPUs that the cgroup v2 quota allows, rounded up; a large number where there is no quota."""
+def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """CPUs that the quotas of the cgroup and of all above it allow, rounded up; a large number where there are none.
+
+    root: where the cgroups are mounted, of version 2 or 1
+    own: the file with a line "id:controllers:path" for each hierarchy that this process is in
+    """
+    least = 1 << 20
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # no cgroup v2, or "max"
-        return 1 << 20
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:  # no Linux
+        return least
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        old = "cpu" in controllers.split(",")
+        if controllers and not old:
+            continue
+        top = root / controllers if old else root
+        # Inside a container the path may be that of the host: what is not mounted here is skipped.
+        for folder in (top / path.strip("/"), *(top / path.strip("/")).parents):
+            quota = _quota(folder, old)
+            least = least if quota is None else min(least, quota)
+            if folder == top:
+                break
+    return least
+
+
+def _quota(folder: Path, old: bool) -> int | None:
+    """CPUs of one cgroup; None for no limit ("max", or -1 in version 1)."""
+    try:
+        if old:
+            words = [(folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
+        else:
+            words = (folder / "cpu.max").read_text().split()
+        quota, period = (int(word) for word in words)
+    except (OSError, ValueError):
+        return None
+    return max(1, math.ceil(quota / period)) if quota > 0 and period > 0 else None
 
 
 def free_memory() -> int:

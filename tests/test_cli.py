@@ -118,3 +118,11 @@ def test_integer_ids_from_the_command_line(tmp_path, capsys):
     assert cli.main(["recommend", str(tmp_path / "m"), "--users", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("2\t6\t")
     assert cli.main(["recommend", str(tmp_path / "m"), "--users", "two"]) == 2
+
+
+def test_an_encoder_that_is_none_is_refused_although_no_item_has_a_text(files, tmp_path, capsys):
+    command = ["fit", str(files / "events.parquet"), "--out", str(tmp_path / "m"), "--encoder"]
+    assert cli.main([*command, "no/such"]) == 1
+    assert "no/such" in capsys.readouterr().err
+    assert cli.main([*command, str(tmp_path / "nowhere" / "at" / "all")]) == 2
+    assert not (tmp_path / "m").exists()

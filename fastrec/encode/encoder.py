@@ -1,6 +1,5 @@
 """Texts to vectors: the public ``Encoder``."""
 
-import dataclasses
 import os
 import re
 import threading
@@ -39,8 +38,9 @@ class Encoder:
     device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1"
     max_length: tokens read of a text; None: what the model says
     batch_tokens: tokens of a batch; None: 8192 on a CPU, 32768 on CUDA. It changes speed and memory only
-    precision: of the linear layers: "fp32", "bf16x3", "bf16", "int8", or "auto" for the fastest of this machine with
-        a cosine of at least .995 to the vectors of fp32 (logged, and part of the fingerprint); see precision.py
+    precision: of the linear layers: "auto", the fastest of this machine with a cosine of at least .995 to the vectors
+        of float32 (logged, and part of the fingerprint); "fp32", the fastest of at least .99999; "exact", float32
+        itself; or "bf16x3", "bf16", "int8" by name; see precision.py
     cache_bytes: the cache on disk stays below it, what was not used for the longest time goes first; None: no limit
     cache: whether vectors are kept on disk and found there again
     cache_dir: folder for them; None: FASTREC_CACHE, else ~/.cache/fastrec
@@ -99,10 +99,17 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits that change with weights, tokenizer or settings. Does not load the model."""
+        """32 hex digits that change with weights, tokenizer or settings. Does not load the model.
+
+        Where "auto" means int8 it changes once more if the model, when it is loaded, turns out to lose too much.
+        """
         with self._lock:
             if self._fingerprint is None:
-                self._fingerprint = folders.fingerprint(*self._locate())
+                folder, settings = self._locate()
+                if self._precision == "auto" and settings.precision == "int8":
+                    # A model that "auto" refuses in int8 must not find what was asked for in int8 by name.
+                    settings = replace(settings, precision="int8, confirmed")
+                self._fingerprint = folders.fingerprint(folder, settings)
             return self._fingerprint
 
     @property
@@ -168,6 +175,8 @@ class Encoder:
             raise DataError("[encode] texts is a str, expected many of them")
         if not isinstance(out, (str, os.PathLike)):
             return stream.to_function(self.encode, texts, out, chunk)
+        if self._precision == "auto" and self.precision == "int8":
+            self._load()  # which may change the fingerprint
         return stream.to_file(self.encode, texts, Path(out), chunk, self.fingerprint, self.dimension)
 
     def forget(self, texts: str | Iterable[str | None]) -> None:
@@ -190,6 +199,9 @@ class Encoder:
             missing = [i for i, key in enumerate(keys) if key not in stored]
         if not missing:
             return
+        self._load()
+        if self._open_cache() is not cache:  # the model refused int8: other vectors, another file
+            return self._fill(out, texts, show)
         waiting: list[int] = []
         with Progress("encode", len(missing), show) as progress:
             for rows, vectors in self._compute(texts, missing):
@@ -219,7 +231,7 @@ class Encoder:
                 folder = folders.locate(self._model)
                 settings = folders.read_settings(folder, self._max_length)
                 precision = precisions.resolve(self._precision, settings.model_type, self._on_cpu)
-                self._found = folder, dataclasses.replace(settings, precision=precision)
+                self._found = folder, replace(settings, precision=precision)
             return self._found
 
     def _on_cpu(self) -> bool:
@@ -238,7 +250,10 @@ class Encoder:
 
     @property
     def precision(self) -> str:
-        """What "auto" came to: "fp32", "bf16" or "int8". Does not load the model."""
+        """What was chosen: "fp32", "bf16x3", "bf16" or "int8". Does not load the model.
+
+        Where "auto" means int8, a model that loses too much by it is found out when it is loaded.
+        """
         return self._locate()[1].precision
 
     def _load(self) -> "Transformer":
@@ -246,9 +261,13 @@ class Encoder:
             if self._transformer is None:
                 from fastrec.encode.transformer import Transformer
 
-                self._transformer = Transformer(*self._locate(), self._device)
-                if self._precision == "auto":
-                    self._transformer.confirm()
+                folder, settings = self._locate()
+                transformer = Transformer(folder, settings, self._device)
+                if self._precision == "auto" and settings.precision == "int8" and not transformer.confirm():
+                    settings = replace(settings, precision=precisions.resolve("fp32", settings.model_type, _yes))
+                    transformer.change(settings)
+                    self._found, self._fingerprint, self._cache = (folder, settings), None, None
+                self._transformer = transformer
             return self._transformer
 
     def _open_cache(self) -> VectorCache | None:
@@ -259,6 +278,10 @@ class Encoder:
                 folder = default_cache_dir(self._cache_dir) / "embeddings"
                 self._cache = VectorCache(folder, self.fingerprint, self.dimension, self._cache_bytes)
             return self._cache
+
+
+def _yes() -> bool:
+    return True
 
 
 def as_list(texts: Any) -> list[Any]:

@@ -24,7 +24,7 @@ class NativeEncoder:
     """
 
     def __init__(self, weights: Weights, precision: str, pooling: str, normalize: bool) -> None:
-        self._how = pooling, normalize
+        self.precision, self._how = precision, (pooling, normalize)
         self._weights = weights  # their arrays must live as long as the addresses
         self._packed: list[PackedLinear] = []
         relative = weights.relative
@@ -54,9 +54,9 @@ class NativeEncoder:
             layers=layers,
         )
 
-    def in_float32(self) -> "NativeEncoder":
-        """The same model with linear layers in float32."""
-        return NativeEncoder(self._weights, "fp32", *self._how)
+    def again(self, precision: str) -> "NativeEncoder":
+        """The same model in another precision."""
+        return NativeEncoder(self._weights, precision, *self._how)
 
     def _linear(self, dense: Dense, precision: str) -> tuple[int, ...]:
         if not np.isfinite(dense.weight).all():

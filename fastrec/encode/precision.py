@@ -8,7 +8,7 @@ from fastrec.errors import BackendUnavailable, ConfigError
 from fastrec.ops import _arrays
 
 _LOG = logging.getLogger("fastrec.encode")
-PRECISIONS = ("auto", "fp32", "bf16x3", "bf16", "int8")
+PRECISIONS = ("auto", "exact", "fp32", "bf16x3", "bf16", "int8")
 #: Model types that run in C++; see families.py.
 NATIVE_TYPES = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta", "camembert")
 _told: set[str] = set()
@@ -21,32 +21,36 @@ def check(precision: object) -> None:
 
 
 def resolve(precision: str, model_type: str, on_cpu: Callable[[], bool]) -> str:
-    """ "fp32", "bf16x3", "bf16" or "int8".
+    """ "fp32", "bf16x3", "bf16" or "int8": what the linear layers are computed in.
 
-    "bf16x3" takes each number as the sum of two bfloat16 and three of the four products: 16 bits instead of 24, with a
-    cosine of .999999 to float32 (AMX only).
+    "fp32" asks for vectors with a cosine of at least .99999 to those of float32. Where the CPU has tiles (AMX) it comes
+    to "bf16x3", more than twice as fast: each number is the sum of two bfloat16, and three of their four products are
+    taken, 16 bits instead of 24, with a cosine of .999999. "exact" is float32 everywhere.
 
-    "auto" takes bf16 where the CPU has tiles for it (AMX), int8 where it has VNNI, else fp32: on each of these
-    machines that is the fastest way, among those whose vectors keep a cosine of .995 with those of fp32. (int8 with
-    AVX2 alone does not: its inputs have 7 bits.) Models that do not run in C++, and CUDA, are fp32.
+    "auto" takes int8 where the CPU has VNNI or tiles, else what "fp32" comes to: on each of these machines that is the
+    fastest way, among those whose vectors keep a cosine of .995 with those of fp32. (int8 with AVX2 alone does not: its
+    inputs have 7 bits.) Models that do not run in C++, and CUDA, are fp32.
 
     on_cpu: asked only where it matters, since the answer may need torch
 
     Raises ConfigError for a precision that this model has not, BackendUnavailable for one that the CPU has not.
     """
-    if precision == "fp32":
-        return precision
+    if precision == "exact":
+        return "fp32"
     gap = _native.missing_cpu()
     if model_type not in NATIVE_TYPES or gap is not None or not on_cpu():
-        if precision == "auto":
+        if precision in ("auto", "fp32"):
             return "fp32"
         if gap is not None:
             raise BackendUnavailable("encode", precision, *gap)
         where = f"a model of type {model_type}" if model_type not in NATIVE_TYPES else "this device"
-        raise ConfigError(f"[encode] precision={precision!r}, expected 'auto' or 'fp32' for {where}")
+        raise ConfigError(f"[encode] precision={precision!r}, expected 'auto', 'fp32' or 'exact' for {where}")
     level, has, _ = _native.module("encode").encode_level(_arrays.simd("encode"))
+    full = "bf16x3" if "bf16x3" in has else "fp32"
+    if precision == "fp32":
+        return full
     if precision == "auto":
-        precision = {"amx": "bf16", "avx512_vnni": "int8"}.get(level, "fp32")
+        precision = "int8" if level in ("amx", "avx512_vnni") else full
         message = f"[encode] precision 'auto' is {precision} on this machine (level {level})"
         if message not in _told:
             _told.add(message)

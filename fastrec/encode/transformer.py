@@ -82,17 +82,23 @@ class Transformer:
             raise ArtifactError("[encode] the vectors are not finite: the weights of the model are damaged")
         return out
 
-    def confirm(self, least: float = 0.995) -> None:
-        """Go on in float32 where int8 costs this model more than a cosine of ``least`` on some plain sentences."""
-        if self.native is None or self.settings.precision != "int8":
-            return
+    def confirm(self, least: float = 0.995) -> bool:
+        """Whether int8 keeps a mean cosine of at least ``least`` to float32 on some plain sentences."""
+        if self.native is None:
+            return True
         tokens = pack(self.packer.tokenize(_PLAIN))
-        exact = self.native.in_float32()
-        low, full = self.native.forward(tokens), exact.forward(tokens)
+        low, full = self.native.forward(tokens), self.native.again("fp32").forward(tokens)
         cosines = (low * full).sum(1) / np.maximum(np.linalg.norm(low, axis=1) * np.linalg.norm(full, axis=1), 1e-30)
-        if not cosines.mean() >= least:
-            _tell(f"[encode] int8 keeps a cosine of {cosines.mean():.4f} with this model: going on in float32")
-            self.native = exact
+        if cosines.mean() >= least:
+            return True
+        _tell(f"[encode] int8 keeps a cosine of {cosines.mean():.4f} with this model: going on in float32")
+        return False
+
+    def change(self, settings: Settings) -> None:
+        """Go on with settings of another precision."""
+        if self.native is not None:
+            self.native = self.native.again(settings.precision)
+        self.settings = settings
 
     def _padded(self, tokens: PackedTokens) -> torch.Tensor:
         """Hidden states [T, D] by way of a padded batch [S, L]."""

@@ -10,6 +10,7 @@ from fastrec import _native, config
 from fastrec.errors import BackendUnavailable, ConfigError, DataError
 from fastrec.ops import _arrays, _packed
 from fastrec.ops._op import Backend, Op
+from fastrec.ops.pack_items import aligned
 from fastrec.types import F32
 
 #: precision -> (number in csrc/encode.h, inputs in a step of 4 bytes)
@@ -88,7 +89,9 @@ def pack_linear(weight: Any, bias: Any = None, *, precision: str = "fp32") -> Pa
         rest = matrix - (values.astype(np.uint32) << 16).view(np.float32)
         low = pack_linear(rest, precision="bf16").panels
         panels = np.stack([panels, low], axis=1)
-    return PackedLinear(precision, K, N, np.ascontiguousarray(panels), _filled(vector, rows), scales, sums)
+    out = aligned(panels.shape, panels.dtype.type)  # a row of a panel is a line of the cache, and of a tile
+    out[...] = panels
+    return PackedLinear(precision, K, N, out, _filled(vector, rows), scales, sums)
 
 
 def _filled(vector: F32, length: int) -> F32:

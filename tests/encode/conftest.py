@@ -36,8 +36,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def save_tiny(folder: Path, kind: str = "bert", seed: int = 0, **files: object) -> Path:
-    """A random model of 2 layers and width 32, with the files that sentence-transformers would add.
+def save_tiny(
+    folder: Path,
+    kind: str = "bert",
+    seed: int = 0,
+    sliding_window: int | None = None,
+    hidden_size: int = 32,
+    num_attention_heads: int = 4,
+    **files: object,
+) -> Path:
+    """A random model of 2 layers, with the files that sentence-transformers would add.
 
     ``files``: content of JSON files by name; "__" in a name stands for a slash.
     """
@@ -62,11 +70,15 @@ def save_tiny(folder: Path, kind: str = "bert", seed: int = 0, **files: object) 
         tokenizer_object=tokenizer, unk_token=special[unk], pad_token=special[pad], model_max_length=64
     ).save_pretrained(folder)
     torch.manual_seed(seed)
-    sizes = {"vocab_size": len(vocabulary), "hidden_size": 32, "num_attention_heads": 4}
+    sizes = {"vocab_size": len(vocabulary), "hidden_size": hidden_size}
+    sizes |= {"num_attention_heads": num_attention_heads}
     sizes |= {"num_hidden_layers": 2, "intermediate_size": 48, "max_position_embeddings": 66}
     small = {"vocab_size": len(vocabulary), "initializer_range": 0.3}
     if kind == "gpt2":
         config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=66, **small)
+    elif kind == "mistral":
+        grouped = {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": sliding_window}
+        config = transformers.MistralConfig(**{**sizes, **small}, **grouped)
     elif kind in ("llama", "qwen2", "qwen3"):
         made = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config, "qwen3": transformers.Qwen3Config}
         config = made[kind](**{**sizes, **small}, num_key_value_heads=2, head_dim=8)
