@@ -35,7 +35,7 @@ fastrec::EncoderLayer layer(const LayerAddress& a) {
 void bind_encode(py::module_& m) {
   m.def("encode_level", [](const std::string& simd) {
     const fastrec::EncodeKernel& level = fastrec::encode_level(simd.c_str());
-    py::tuple has = py::make_tuple("fp32", "int8");
+    py::tuple has = py::make_tuple("fp32", "int8", "int16");
     if (level.linear_bf16) has = has + py::make_tuple("bf16");
     if (level.linear_split) has = has + py::make_tuple("bf16x3");
     return py::make_tuple(level.name, has, level.code_max);

@@ -71,7 +71,7 @@ template <Kind K>
 static void linear_tiles(const Rows& x, int64_t rows, const Linear& w, float* out) {
   const TileConfig config;
   _tile_loadconfig(&config);
-  constexpr bool kCodes = K == Kind::kInt8;
+  constexpr Codes kCodes = K == Kind::kInt8 ? Codes::kInt8 : Codes::kNone;
   constexpr int64_t kTimes = K == Kind::kSplit ? 2 : 1;
   alignas(64) float c[32 * 32];
   const int64_t tiles = w.steps / 16, n_panels = (w.N + 15) / 16, next_a = kTimes * 64 * w.steps;
@@ -91,7 +91,7 @@ static void linear_tiles(const Rows& x, int64_t rows, const Linear& w, float* ou
         for (int p = 0; p < (two ? 2 : 1); ++p) {
           const int64_t column = 16 * (panel + p);
           const float* from = c + 32 * r + 16 * p;
-          const Vec sum = kCodes ? Vec{_mm512_cvtepi32_ps(_mm512_load_si512(from))} : Vec::load(from);
+          const Vec sum = K == Kind::kInt8 ? Vec{_mm512_cvtepi32_ps(_mm512_load_si512(from))} : Vec::load(from);
           finish(sum, kCodes, x, row + r, w, column).store_n(out + (row + r) * w.N + column, w.N - column);
         }
     }

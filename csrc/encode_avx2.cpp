@@ -3,6 +3,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "encode.h"
+
 #define FASTREC_LEVEL enc_avx2
 
 namespace fastrec {
@@ -81,6 +83,10 @@ struct Vec {
     const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(order), _mm256_extracti128_si256(order, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
   }
+  inline void store_words(int16_t* p) const {
+    const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(lo), _mm256_cvtps_epi32(hi));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(words, 0xd8));
+  }
   static inline __m256 half_bf16(const uint16_t* p) {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
@@ -104,7 +110,9 @@ static constexpr int kQueries = 6;
 
 struct SumsF32 {
   Vec v;
-  static constexpr bool kCodes = false;
+  static constexpr Codes kCodes = Codes::kNone;
+  static constexpr int64_t kSteps = kAllSteps;
+  static inline void settle() {}
   using Panel = Vec;
   static inline Panel panel(const char* p) { return Vec::load(reinterpret_cast<const float*>(p)); }
   static inline SumsF32 zero() { return {Vec::zero()}; }
@@ -117,7 +125,9 @@ struct SumsF32 {
 // Sums in int32, moved as bits. Pairs fit into int16 because the codes of a row stay within 0 .. 127.
 struct SumsInt8 {
   __m256i lo, hi;
-  static constexpr bool kCodes = true;
+  static constexpr Codes kCodes = Codes::kInt8;
+  static constexpr int64_t kSteps = kAllSteps;
+  static inline void settle() {}
   struct Panel {
     __m256i lo, hi;
   };
@@ -141,6 +151,34 @@ struct SumsInt8 {
   inline Vec value() const { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
 };
 
+// Sums in int32 for some steps, in float32 for all.
+struct SumsInt16 {
+  __m256i lo, hi;
+  Vec total;
+  static constexpr Codes kCodes = Codes::kInt16;
+  static constexpr int64_t kSteps = kInt16Steps;
+  using Panel = const __m256i*;  // read where it lies: 12 sums leave no registers for it
+  static inline Panel panel(const char* p) { return reinterpret_cast<const __m256i*>(p); }
+  static inline SumsInt16 zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256(), Vec::zero()}; }
+  static inline SumsInt16 load_n(const float* p, int64_t n) {
+    return {_mm256_setzero_si256(), _mm256_setzero_si256(), Vec::load_n(p, n)};
+  }
+  inline void store_n(float* p, int64_t n) const { total.store_n(p, n); }
+  inline void add(const char* x, Panel b) {
+    const __m256i two = _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(x));
+    __m256i product;  // written out: with the intrinsics GCC 12 moves sums to the stack and back
+    __asm__("vpmaddwd %2, %1, %0" : "=x"(product) : "x"(two), "m"(b[0]));
+    __asm__("vpaddd %1, %0, %0" : "+x"(lo) : "x"(product));
+    __asm__("vpmaddwd %2, %1, %0" : "=x"(product) : "x"(two), "m"(b[1]));
+    __asm__("vpaddd %1, %0, %0" : "+x"(hi) : "x"(product));
+  }
+  inline void settle() {
+    total = total.add({_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)});
+    lo = hi = _mm256_setzero_si256();
+  }
+  inline Vec value() const { return total; }
+};
+
 }  // namespace enc_avx2
 }  // namespace fastrec
 
@@ -149,10 +187,11 @@ struct SumsInt8 {
 
 namespace fastrec {
 
-const EncodeKernel encode_avx2 = {"avx2", 127, false, enc_avx2::linear<enc_avx2::SumsF32>,
-                                  enc_avx2::linear<enc_avx2::SumsInt8>, nullptr, nullptr, enc_avx2::quantize,
-                                  enc_avx2::to_bf16, enc_avx2::split, enc_avx2::bias_gelu, enc_avx2::add_layer_norm,
-                                  enc_avx2::attention, enc_avx2::attention, enc_avx2::attention, enc_avx2::row_sum};
+const EncodeKernel encode_avx2 = {
+    "avx2", 127, false, enc_avx2::linear<enc_avx2::SumsF32>, enc_avx2::linear<enc_avx2::SumsInt8>,
+    enc_avx2::linear<enc_avx2::SumsInt16>, nullptr, nullptr, enc_avx2::quantize, enc_avx2::to_int16,
+    enc_avx2::to_bf16, enc_avx2::split, enc_avx2::bias_gelu, enc_avx2::add_layer_norm, enc_avx2::attention,
+    enc_avx2::attention, enc_avx2::attention, enc_avx2::row_sum};
 
 }  // namespace fastrec
 #endif

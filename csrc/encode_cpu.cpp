@@ -42,6 +42,9 @@ void linear_block(const float* x, int64_t rows, const Linear& w, LinearKind kind
   if (kind == kLinearInt8) {
     level.quantize(x, rows, w.K, w.steps, level.code_max, level.tiled, static_cast<uint8_t*>(codes), scales, scales + kRows);
     level.linear_int8({codes, scales, scales + kRows}, rows, w, out);
+  } else if (kind == kLinearInt16) {
+    level.to_int16(x, rows, w.K, w.steps, static_cast<int16_t*>(codes), scales);
+    level.linear_int16({codes, scales, nullptr}, rows, w, out);
   } else if (kind == kLinearSplit) {
     level.split(x, rows, w.K, w.steps, static_cast<uint16_t*>(codes));
     level.linear_split({codes, nullptr, nullptr}, rows, w, out);
@@ -115,9 +118,10 @@ void encode_group(const EncoderModel& m, const int32_t* ids, const int64_t* cu, 
   level.add_layer_norm(x, nullptr, nullptr, m.weight, m.shift, m.eps, T, D, x);
   AttentionArgs a = {qkv, qkv + D, qkv + 2 * D, 3 * D, 3 * D, own.data(), last - first, m.heads, m.heads, D / m.heads,
                      1.0f / std::sqrt(static_cast<float>(D / m.heads)), false, m.relative, m.reach, context};
-  const auto attention = m.kind == kLinearF32     ? level.attention
+  const bool low = m.kind == kLinearBf16 || m.kind == kLinearInt8;
+  const auto attention = low                      ? level.attention_bf16
                          : m.kind == kLinearSplit ? level.attention_split
-                                                  : level.attention_bf16;
+                                                  : level.attention;
   for (const EncoderLayer& layer : m.layers) {
     for (int64_t t = 0; t < T; t += kRows)
       linear_block(x + t * D, std::min(kRows, T - t), layer.qkv, m.kind, qkv + t * 3 * D, level);

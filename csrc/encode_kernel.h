@@ -84,6 +84,26 @@ static void quantize(const float* x, int64_t rows, int64_t K, int64_t steps, int
   }
 }
 
+static void to_int16(const float* x, int64_t rows, int64_t K, int64_t steps, int16_t* codes, float* scales) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* from = x + r * K;
+    Vec high = Vec::zero(), poison = Vec::zero();
+    for (int64_t k = 0; k < K; k += 16) {
+      const Vec v = Vec::load_n(from + k, K - k);
+      high = high.max(v.abs());
+      poison = poison.fma(v, Vec::zero());
+    }
+    const float most = high.largest();
+    const float scale = (most == 0.0f ? 1.0f : most / static_cast<float>(kInt16Inputs)) + poison.sum();
+    scales[r] = scale;
+    const Vec inverse = Vec::all(1.0f / scale), limit = Vec::all(static_cast<float>(kInt16Inputs));
+    for (int64_t k = 0; k < 2 * steps; k += 16) {
+      const Vec v = k < K ? Vec::load_n(from + k, K - k) : Vec::zero();
+      v.mul(inverse).round().min(limit).max(Vec::zero().sub(limit)).store_words(codes + r * 2 * steps + k);
+    }
+  }
+}
+
 static void to_bf16(const float* x, int64_t rows, int64_t K, int64_t steps, bool tiled, uint16_t* out) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t k = 0; k < 2 * steps; k += 16) {

@@ -19,6 +19,7 @@ std::vector<EncodeKernel> find_levels() {
       vnni.name = "avx512_vnni";
       vnni.code_max = 255;
       vnni.linear_int8 = linear_int8_vnni;
+      vnni.linear_int16 = linear_int16_vnni;
       levels.push_back(vnni);
       if (__builtin_cpu_supports("avx512bf16")) {
         vnni.name = "avx512_bf16";

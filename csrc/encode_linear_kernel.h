@@ -8,12 +8,13 @@ namespace FASTREC_LEVEL {
 
 constexpr int64_t kStepBlock = 256;  // of a panel; two panels of them stay in the first-level cache
 
-// value of int8: scale of the row and of the column * (sum - zero of the row * sum of the column) + bias
-static inline Vec finish(Vec sum, bool codes, const Rows& x, int64_t row, const Linear& w, int64_t column) {
+// value of int8: scale of the row and of the column * (sum - zero of the row * sum of the column) + bias; of int16 the
+// same without a zero
+static inline Vec finish(Vec sum, Codes codes, const Rows& x, int64_t row, const Linear& w, int64_t column) {
   const Vec bias = Vec::load(w.bias + column);
-  if (!codes) return sum.add(bias);
-  const Vec centred = sum.fma(Vec::all(-x.zeros[row]), Vec::load(w.sums + column));
-  return bias.fma(centred, Vec::load(w.scales + column).mul(Vec::all(x.scales[row])));
+  if (codes == Codes::kNone) return sum.add(bias);
+  if (codes == Codes::kInt8) sum = sum.fma(Vec::all(-x.zeros[row]), Vec::load(w.sums + column));
+  return bias.fma(sum, Vec::load(w.scales + column).mul(Vec::all(x.scales[row])));
 }
 
 template <class Sums, int R, int P>
@@ -30,14 +31,21 @@ static inline void linear_tile(const Rows& x, int64_t row, const Linear& w, int6
 #pragma GCC unroll 2
     for (int p = 0; p < P; ++p)
       sums[r][p] = first == 0 ? Sums::zero() : Sums::load_n(out + r * w.N + 16 * p, w.N - column - 16 * p);
-  for (int64_t s = first; s < last; ++s) {
-    typename Sums::Panel panels[P];
+  for (int64_t begin = first; begin < last; begin += Sums::kSteps) {
+    const int64_t end = begin + Sums::kSteps < last ? begin + Sums::kSteps : last;
+    for (int64_t s = begin; s < end; ++s) {
+      typename Sums::Panel panels[P];
 #pragma GCC unroll 2
-    for (int p = 0; p < P; ++p) panels[p] = Sums::panel(b[p] + 64 * s);
+      for (int p = 0; p < P; ++p) panels[p] = Sums::panel(b[p] + 64 * s);
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int p = 0; p < P; ++p) sums[r][p].add(a[r] + 4 * s, panels[p]);
+    }
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-      for (int p = 0; p < P; ++p) sums[r][p].add(a[r] + 4 * s, panels[p]);
+      for (int p = 0; p < P; ++p) sums[r][p].settle();
   }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r)

@@ -1,6 +1,8 @@
 // The level that every machine has, for the encoder: plain loops.
 #include <stdint.h>
 
+#include "encode.h"
+
 #define FASTREC_LEVEL enc_scalar
 
 namespace fastrec {
@@ -58,6 +60,9 @@ struct Vec {
   inline void store_codes(uint8_t* p) const {
     for (int i = 0; i < 16; ++i) p[i] = static_cast<uint8_t>(v[i]);
   }
+  inline void store_words(int16_t* p) const {
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(v[i]);
+  }
   static inline Vec load_bf16(const uint16_t* p) {
     Vec out;
     for (int i = 0; i < 16; ++i) {
@@ -81,7 +86,9 @@ static constexpr int kQueries = 4;
 
 struct SumsF32 {
   Vec v;
-  static constexpr bool kCodes = false;
+  static constexpr Codes kCodes = Codes::kNone;
+  static constexpr int64_t kSteps = kAllSteps;
+  static inline void settle() {}
   using Panel = const char*;
   static inline Panel panel(const char* p) { return p; }
   static inline SumsF32 zero() { return {Vec::zero()}; }
@@ -114,7 +121,9 @@ struct SumsBf16 : SumsF32 {
 // Sums in int32, moved as bits.
 struct SumsInt8 {
   int32_t v[16];
-  static constexpr bool kCodes = true;
+  static constexpr Codes kCodes = Codes::kInt8;
+  static constexpr int64_t kSteps = kAllSteps;
+  static inline void settle() {}
   using Panel = const char*;
   static inline Panel panel(const char* p) { return p; }
   static inline SumsInt8 zero() { return {}; }
@@ -132,6 +141,35 @@ struct SumsInt8 {
   inline Vec value() const { FASTREC_EACH(static_cast<float>(v[i])); }
 };
 
+// Sums in int32 for some steps, in float32 for all.
+struct SumsInt16 {
+  int32_t v[16];
+  Vec total;
+  static constexpr Codes kCodes = Codes::kInt16;
+  static constexpr int64_t kSteps = kInt16Steps;
+  using Panel = const char*;
+  static inline Panel panel(const char* p) { return p; }
+  static inline SumsInt16 zero() { return {{}, Vec::zero()}; }
+  static inline SumsInt16 load_n(const float* p, int64_t n) { return {{}, Vec::load_n(p, n)}; }
+  inline void store_n(float* p, int64_t n) const { total.store_n(p, n); }
+  static inline int32_t word(const char* p) {
+    int16_t value;
+    __builtin_memcpy(&value, p, 2);
+    return value;
+  }
+  inline void add(const char* x, Panel b) {
+    for (int i = 0; i < 16; ++i)
+      for (int j = 0; j < 2; ++j) v[i] += word(x + 2 * j) * word(b + 4 * i + 2 * j);
+  }
+  inline void settle() {
+    for (int i = 0; i < 16; ++i) {
+      total.v[i] += static_cast<float>(v[i]);
+      v[i] = 0;
+    }
+  }
+  inline Vec value() const { return total; }
+};
+
 }  // namespace enc_scalar
 }  // namespace fastrec
 
@@ -140,10 +178,11 @@ struct SumsInt8 {
 
 namespace fastrec {
 
-const EncodeKernel encode_scalar = {"scalar", 255, false, enc_scalar::linear<enc_scalar::SumsF32>,
-                                    enc_scalar::linear<enc_scalar::SumsInt8>,
-                                    enc_scalar::linear<enc_scalar::SumsBf16>, nullptr, enc_scalar::quantize,
-                                    enc_scalar::to_bf16, enc_scalar::split, enc_scalar::bias_gelu, enc_scalar::add_layer_norm,
-                                    enc_scalar::attention, enc_scalar::attention, enc_scalar::attention, enc_scalar::row_sum};
+const EncodeKernel encode_scalar = {
+    "scalar", 255, false, enc_scalar::linear<enc_scalar::SumsF32>, enc_scalar::linear<enc_scalar::SumsInt8>,
+    enc_scalar::linear<enc_scalar::SumsInt16>, enc_scalar::linear<enc_scalar::SumsBf16>, nullptr,
+    enc_scalar::quantize, enc_scalar::to_int16, enc_scalar::to_bf16, enc_scalar::split, enc_scalar::bias_gelu,
+    enc_scalar::add_layer_norm, enc_scalar::attention, enc_scalar::attention, enc_scalar::attention,
+    enc_scalar::row_sum};
 
 }  // namespace fastrec

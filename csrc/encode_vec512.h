@@ -4,6 +4,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "encode.h"
+
 namespace fastrec {
 namespace FASTREC_LEVEL {
 
@@ -46,6 +48,9 @@ struct Vec {
   inline void store_codes(uint8_t* p) const {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v)));
   }
+  inline void store_words(int16_t* p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
+  }
   static inline Vec load_bf16(const uint16_t* p) {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
@@ -76,7 +81,9 @@ static constexpr int kQueries = 12;
 
 struct SumsF32 {
   Vec v;
-  static constexpr bool kCodes = false;
+  static constexpr Codes kCodes = Codes::kNone;
+  static constexpr int64_t kSteps = kAllSteps;
+  static inline void settle() {}
   using Panel = Vec;
   static inline Panel panel(const char* p) { return {_mm512_loadu_ps(p)}; }
   static inline SumsF32 zero() { return {Vec::zero()}; }
@@ -89,13 +96,32 @@ struct SumsF32 {
 // Sums in int32, moved as bits.
 struct SumsInt {
   __m512i v;
-  static constexpr bool kCodes = true;
+  static constexpr Codes kCodes = Codes::kInt8;
+  static constexpr int64_t kSteps = kAllSteps;
+  static inline void settle() {}
   using Panel = __m512i;
   static inline Panel panel(const char* p) { return _mm512_loadu_si512(p); }
   static inline __m512i four(const char* x) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x)); }
   static inline __m512i bits_n(const float* p, int64_t n) { return _mm512_maskz_loadu_epi32(first_lanes(n), p); }
   inline void store_n(float* p, int64_t n) const { _mm512_mask_storeu_epi32(p, first_lanes(n), v); }
   inline Vec value() const { return {_mm512_cvtepi32_ps(v)}; }
+};
+
+// Sums in int32 for some steps, in float32 for all.
+struct SumsWords {
+  __m512i v;
+  Vec total;
+  static constexpr Codes kCodes = Codes::kInt16;
+  static constexpr int64_t kSteps = kInt16Steps;
+  using Panel = __m512i;
+  static inline Panel panel(const char* p) { return _mm512_loadu_si512(p); }
+  static inline __m512i two(const char* x) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x)); }
+  inline void store_n(float* p, int64_t n) const { total.store_n(p, n); }
+  inline void settle() {
+    total = total.add({_mm512_cvtepi32_ps(v)});
+    v = _mm512_setzero_si512();
+  }
+  inline Vec value() const { return total; }
 };
 
 }  // namespace FASTREC_LEVEL

@@ -40,7 +40,7 @@ class Encoder:
     batch_tokens: tokens of a batch; None: 8192 on a CPU, 32768 on CUDA. It changes speed and memory only
     precision: of the linear layers: "auto", the fastest of this machine with a cosine of at least .995 to the vectors
         of float32 (logged, and part of the fingerprint); "fp32", the fastest of at least .99999; "exact", float32
-        itself; or "bf16x3", "bf16", "int8" by name; see precision.py
+        itself; or "bf16x3", "int16", "bf16", "int8" by name; see precision.py
     cache_bytes: the cache on disk stays below it, what was not used for the longest time goes first; None: no limit
     cache: whether vectors are kept on disk and found there again
     cache_dir: folder for them; None: FASTREC_CACHE, else ~/.cache/fastrec
@@ -101,14 +101,14 @@ class Encoder:
     def fingerprint(self) -> str:
         """32 hex digits that change with weights, tokenizer or settings. Does not load the model.
 
-        Where "auto" means int8 it changes once more if the model, when it is loaded, turns out to lose too much.
+        Where "auto" means int8 it changes once more if the model, once loaded, loses too much by it.
         """
         with self._lock:
             if self._fingerprint is None:
                 folder, settings = self._locate()
-                if self._precision == "auto" and settings.precision == "int8":
-                    # A model that "auto" refuses in int8 must not find what was asked for in int8 by name.
-                    settings = replace(settings, precision="int8, confirmed")
+                if self._on_trial(settings):
+                    # A model that is refused in int8 must not find what was asked for in int8 by name.
+                    settings = replace(settings, precision=f"{settings.precision}, confirmed")
                 self._fingerprint = folders.fingerprint(folder, settings)
             return self._fingerprint
 
@@ -175,7 +175,7 @@ class Encoder:
             raise DataError("[encode] texts is a str, expected many of them")
         if not isinstance(out, (str, os.PathLike)):
             return stream.to_function(self.encode, texts, out, chunk)
-        if self._precision == "auto" and self.precision == "int8":
+        if self._on_trial(self._locate()[1]):
             self._load()  # which may change the fingerprint
         return stream.to_file(self.encode, texts, Path(out), chunk, self.fingerprint, self.dimension)
 
@@ -250,7 +250,7 @@ class Encoder:
 
     @property
     def precision(self) -> str:
-        """What was chosen: "fp32", "bf16x3", "bf16" or "int8". Does not load the model.
+        """What was chosen: "fp32", "bf16x3", "int16", "bf16" or "int8". Does not load the model.
 
         Where "auto" means int8, a model that loses too much by it is found out when it is loaded.
         """
@@ -263,12 +263,16 @@ class Encoder:
 
                 folder, settings = self._locate()
                 transformer = Transformer(folder, settings, self._device)
-                if self._precision == "auto" and settings.precision == "int8" and not transformer.confirm():
+                if self._on_trial(settings) and not transformer.confirm(*precisions.TRIED[settings.precision]):
                     settings = replace(settings, precision=precisions.resolve("fp32", settings.model_type, _yes))
                     transformer.change(settings)
                     self._found, self._fingerprint, self._cache = (folder, settings), None, None
                 self._transformer = transformer
             return self._transformer
+
+    def _on_trial(self, settings: folders.Settings) -> bool:
+        """Whether the precision was chosen here, not by name, and is one that not every model bears."""
+        return self._precision == "auto" and settings.precision in precisions.TRIED
 
     def _open_cache(self) -> VectorCache | None:
         if not self._use_cache:

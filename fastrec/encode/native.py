@@ -17,7 +17,7 @@ class NativeEncoder:
     """Packed tokens in, pooled vectors out. Safe to share between threads.
 
     weights: kept for the embeddings and the norms; the linear layers are laid out anew
-    precision: "fp32", "bf16x3", "bf16" or "int8", of the linear layers; everything else is float32
+    precision: "fp32", "bf16x3", "int16", "bf16" or "int8", of the linear layers; everything else is float32
     pooling: "mean", "cls" or "lasttoken"
 
     Raises ArtifactError where weights are not finite.

@@ -82,16 +82,18 @@ class Transformer:
             raise ArtifactError("[encode] the vectors are not finite: the weights of the model are damaged")
         return out
 
-    def confirm(self, least: float = 0.995) -> bool:
-        """Whether int8 keeps a mean cosine of at least ``least`` to float32 on some plain sentences."""
+    def confirm(self, mean: float, least: float) -> bool:
+        """Whether the precision keeps these cosines to float32, in the mean and at least, on some plain sentences."""
         if self.native is None:
             return True
         tokens = pack(self.packer.tokenize(_PLAIN))
         low, full = self.native.forward(tokens), self.native.again("fp32").forward(tokens)
+        low, full = low.astype(np.float64), full.astype(np.float64)
         cosines = (low * full).sum(1) / np.maximum(np.linalg.norm(low, axis=1) * np.linalg.norm(full, axis=1), 1e-30)
-        if cosines.mean() >= least:
+        if cosines.mean() >= mean and cosines.min() >= least:
             return True
-        _tell(f"[encode] int8 keeps a cosine of {cosines.mean():.4f} with this model: going on in float32")
+        kept = f"{self.settings.precision} keeps a cosine of {cosines.mean():.6f}, at least {cosines.min():.6f},"
+        _tell(f"[encode] {kept} with this model: going on in float32")
         return False
 
     def change(self, settings: Settings) -> None:
@@ -121,7 +123,7 @@ class Transformer:
 
 
 _told: set[str] = set()
-#: What int8 is tried on.
+#: What integers are tried on.
 _PLAIN = [
     "Moisturising shampoo with argan oil, 12 oz., pack of 2",
     "Toy Story (1995). Genres: Animation, Children's, Comedy.",

@@ -14,7 +14,10 @@ from fastrec.ops.pack_items import aligned
 from fastrec.types import F32
 
 #: precision -> (number in csrc/encode.h, inputs in a step of 4 bytes)
-KINDS = {"fp32": (0, 1), "bf16": (1, 2), "int8": (2, 4), "bf16x3": (3, 2)}
+KINDS = {"fp32": (0, 1), "bf16": (1, 2), "int8": (2, 4), "bf16x3": (3, 2), "int16": (4, 2)}
+#: The largest code of a weight, and its dtype; that of an int16 input is _INPUTS.
+_CODES = {"int8": (127, np.int8), "int16": (4095, np.int16)}
+_INPUTS = 8191
 _LANES = 16
 
 
@@ -22,10 +25,11 @@ _LANES = 16
 class PackedLinear:
     """Weights [N, K] in panels of 16 outputs, as csrc/encode.h lays them out.
 
-    panels: [ceil(N / 16), steps, 16, inputs of a step], float32, uint16 (the upper halves of float32) or int8; for
+    panels: [ceil(N / 16), steps, 16, inputs of a step], float32, uint16 (the upper halves of float32), int8, int16; for
         "bf16x3" [ceil(N / 16), 2, steps, 16, 2], the upper halves and those of what they leave out
     bias: float32 [N filled up to 16]
-    scales, sums: float32 of the same length, int8 only: weight = scale * code, and the sums of the codes of an output
+    scales: float32 of the same length, int8 and int16 only: weight = scale * code
+    sums: float32 of the same length, int8 only: the sums of the codes of an output
     """
 
     precision: str
@@ -56,8 +60,9 @@ class PackedLinear:
 def pack_linear(weight: Any, bias: Any = None, *, precision: str = "fp32") -> PackedLinear:
     """Lay out weights [N, K] and bias [N] (None: zeros) for packed_linear.
 
-    precision: "fp32", "bf16" (rounded to even), "int8" (a scale per output, codes of -127 .. 127) or "bf16x3" (float32
-        as the sum of two bfloat16, for a CPU with AMX: right to 2^-16 of a product)
+    precision: "fp32", "bf16" (rounded to even), "int8" (a scale per output, codes of -127 .. 127), "int16" (the same
+        with codes of -4095 .. 4095) or "bf16x3" (float32 as the sum of two bfloat16, for a CPU with AMX: right to
+        2^-16 of a product)
 
     Raises DataError for shapes that do not fit or weights that are not finite, ConfigError for another precision.
     """
@@ -74,11 +79,13 @@ def pack_linear(weight: Any, bias: Any = None, *, precision: str = "fp32") -> Pa
     steps = -(-K // unit) * unit // size
     scales = sums = None
     values: npt.NDArray[Any] = matrix
-    if precision == "int8":
+    if precision in _CODES:
+        top, dtype = _CODES[precision]
         largest = np.abs(matrix).max(axis=1, initial=0.0)
-        scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-        values = np.rint(matrix / scales[:, None]).clip(-127, 127).astype(np.int8)
-        sums = _filled(values.sum(axis=1, dtype=np.int64).astype(np.float32), rows)
+        scales = np.where(largest > 0, largest / np.float32(top), np.float32(1)).astype(np.float32)
+        values = np.rint(matrix / scales[:, None]).clip(-top, top).astype(dtype)
+        if precision == "int8":
+            sums = _filled(values.sum(axis=1, dtype=np.int64).astype(np.float32), rows)
         scales = _filled(scales, rows)
     elif precision != "fp32":
         values = round_bf16(matrix)
@@ -119,7 +126,8 @@ def packed_linear(x: Any, weights: PackedLinear, *, backend: str = "auto", threa
 
     x: [T, K], numpy or torch, float32 or bfloat16
     weights: from pack_linear. With bf16 x is rounded, with int8 each row of x gets a scale and a zero of its own
-        and codes of 0 .. 255 (0 .. 127 where the CPU has no VNNI); the sums are float32, or exact for int8
+        and codes of 0 .. 255 (0 .. 127 where the CPU has no VNNI), with int16 a scale and codes of -8191 .. 8191; the
+        sums are float32, or exact for int8
 
     Raises DataError for a shape that does not fit, BackendUnavailable for bf16 or bf16x3 on a CPU that cannot.
     """
@@ -153,6 +161,11 @@ def _seen(p: Problem) -> F32:
     """The inputs in the precision of the weights."""
     if p.weights.precision == "bf16":
         return (round_bf16(p.x).astype(np.uint32) << 16).view(np.float32).reshape(p.x.shape)
+    if p.weights.precision == "int16":
+        largest = np.abs(p.x).max(axis=1, initial=0.0)[:, None]
+        scale = np.where(largest == 0, np.float32(1), largest / np.float32(_INPUTS)).astype(np.float32)
+        out: F32 = np.rint(p.x * (np.float32(1) / scale)).clip(-_INPUTS, _INPUTS) * scale
+        return out
     if p.weights.precision == "int8":
         return quantized(p.x, level("packed_linear")[2] if _native.missing_cpu() is None else 255)
     return p.x
@@ -198,7 +211,7 @@ OP = Op(
     cases=[
         {"T": t, "K": k, "N": n, "precision": precision}
         for t, k, n in [(0, 5, 3), (1, 1, 1), (33, 63, 17), (129, 384, 48), (65, 1023, 33), (13, 300, 80)]
-        for precision in ("fp32", "int8")
+        for precision in ("fp32", "int8", "int16")
     ],
     exact=False,
 )

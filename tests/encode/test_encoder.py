@@ -21,10 +21,10 @@ from fastrec.errors import ArtifactError, BackendUnavailable, ConfigError, DataE
 
 @pytest.fixture
 def reached(monkeypatch):
-    """The texts that reach the tokenizer, in order, but for those that int8 is tried on."""
+    """The texts that reach the tokenizer, in order, but for those that integers are tried on."""
     seen: list[str] = []
     plain = Packer.tokenize
-    monkeypatch.setattr(Transformer, "confirm", lambda self: True)
+    monkeypatch.setattr(Transformer, "confirm", lambda self, mean, least: True)
     monkeypatch.setattr(Packer, "tokenize", lambda self, texts: seen.extend(texts) or plain(self, texts))
     return seen
 

@@ -12,13 +12,9 @@ from fastrec.errors import BackendUnavailable, ConfigError
 
 TITLES = [f"{a} {b} {c}" for a in ("red", "moisturising", "12 oz.") for b in ("lipstick", "shampoo") for c in "abcde"]
 TITLES += [" ".join(TITLES[i : i + 30]) for i in range(3)]
-LEAST = {
-    "exact": (0.999999, 0.999999),
-    "fp32": (0.99999, 0.99999),
-    "bf16x3": (0.99999, 0.99999),
-    "bf16": (0.9999, 0.9999),
-    "int8": (0.995, 0.99),
-}
+NEAR = (0.99999, 0.99999)
+LEAST = {"exact": (0.999999, 0.999999), "fp32": NEAR, "bf16x3": NEAR, "int16": NEAR}
+LEAST |= {"bf16": (0.9999, 0.9999), "int8": (0.995, 0.99)}
 
 
 def levels():
@@ -26,7 +22,7 @@ def levels():
 
 
 @pytest.mark.parametrize("simd", levels())
-@pytest.mark.parametrize("asked", ["exact", "fp32", "bf16x3", "bf16", "int8"])
+@pytest.mark.parametrize("asked", ["exact", "fp32", "bf16x3", "int16", "bf16", "int8"])
 def test_cosine_to_plain_transformers(minilm, encode_reference, monkeypatch, simd, asked):
     if simd:
         monkeypatch.setenv("FASTREC_SIMD", simd)
@@ -92,7 +88,7 @@ def test_what_makes_no_sense(tiny, make_tiny, monkeypatch):
 
 
 def test_the_same_bits_whatever_stands_beside_a_text(tiny):
-    for asked in ("fp32", "int8"):
+    for asked in ("fp32", "int16", "int8"):
         encoder = Encoder(tiny, device="cpu", cache=False, precision=asked)
         texts = ["toy " * (i % 9 + 1) + str(i) for i in range(50)]
         together = encoder.encode(texts)
@@ -109,16 +105,24 @@ def test_models_that_run_as_they_are_say_so_once(make_tiny, monkeypatch, caplog)
 
 
 @pytest.mark.parametrize(("width", "heads"), [(17, 1), (48, 3), (80, 1), (96, 2)])
-@pytest.mark.parametrize("asked", ["fp32", "bf16", "int8"])
-def test_heads_of_any_size_and_texts_of_any_length(make_tiny, encode_reference, width, heads, asked):
-    if asked not in _native.module("encode").encode_level("")[1]:
-        pytest.skip(f"this machine does not compute in {asked}")
+@pytest.mark.parametrize(
+    ("asked", "simd"),
+    [
+        *((asked, simd) for asked in ("fp32", "int16") for simd in ("", "avx2", "avx512_vnni")),
+        ("bf16", ""),
+        ("int8", ""),
+    ],
+)
+def test_heads_of_any_size_and_texts_of_any_length(make_tiny, encode_reference, monkeypatch, width, heads, asked, simd):
+    if simd not in levels() or asked not in _native.module("encode").encode_level(simd)[1]:
+        pytest.skip(f"this machine does not compute in {asked} with {simd}")
+    monkeypatch.setenv("FASTREC_SIMD", simd)
     folder = make_tiny(hidden_size=width, num_attention_heads=heads)
     words = ["toys", "for", "the", "red", "cats", "and"]
     texts = [" ".join(words[(i + j) % 6] for j in range(i)) for i in range(1, 63)]
     got = Encoder(folder, device="cpu", cache=False, precision=asked).encode(texts)
-    # Random weights make int8 rougher than it is with real ones.
-    least = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.97}[asked]
+    # Random weights make integers rougher than they are with real ones.
+    least = {"fp32": 0.99999, "int16": 0.9999, "bf16": 0.999, "int8": 0.97}[asked]
     assert (got * encode_reference(folder, texts)).sum(1).min() >= least
 
 

@@ -15,7 +15,7 @@ def normal(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16x3", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16x3", "int16", "bf16", "int8"])
 @pytest.mark.parametrize(("T", "K", "N"), [(1, 1, 1), (31, 64, 16), (32, 65, 33), (200, 384, 129), (129, 1537, 40)])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_linear_at_the_widest_level(monkeypatch, precision, T, K, N, threads):
@@ -30,20 +30,20 @@ def test_linear_at_the_widest_level(monkeypatch, precision, T, K, N, threads):
     want = ops.packed_linear(x, weights, backend="reference")
     np.testing.assert_allclose(got, want, rtol=0, atol=3e-5 * np.abs(want).max() if precision == "bf16x3" else 2e-4)
     exact = x.astype(np.float64) @ weights.weights().T.astype(np.float64) + weights.bias[:N]
-    error = {"fp32": 1e-6, "bf16x3": 3e-5, "bf16": 0.01, "int8": 0.02}[precision]
+    error = {"fp32": 1e-6, "bf16x3": 3e-5, "int16": 5e-4, "bf16": 0.01, "int8": 0.02}[precision]
     assert np.abs(got - exact).max() <= error * np.linalg.norm(x, axis=1).max() * np.sqrt(N)
 
 
 def test_packed_weights_are_the_weights():
     weight = normal(33, 70)
-    errors = {"fp32": 0, "bf16x3": 2e-5, "bf16": 5e-3, "int8": 2e-2}
+    errors = {"fp32": 0, "bf16x3": 2e-5, "int16": 2e-4, "bf16": 5e-3, "int8": 2e-2}
     for precision, error in errors.items():
         got = ops.pack_linear(weight, precision=precision).weights()
         np.testing.assert_allclose(got, weight, atol=error * np.abs(weight).max(), rtol=0)
 
 
 def test_what_is_not_finite_comes_out():
-    for precision in ("fp32", "int8"):
+    for precision in ("fp32", "int8", "int16"):
         weights = ops.pack_linear(normal(20, 30), precision=precision)
         for bad in (np.nan, np.inf):
             x = normal(40, 30)
@@ -107,3 +107,13 @@ def test_bad_input():
     with pytest.raises(DataError, match=r"x has shape \(2, 8\), expected shape \[any, 3\]"):
         ops.packed_linear(q[0], ops.pack_linear(normal(2, 3)))
     assert packed_linear_reference is ops.CATALOGUE["packed_linear"].reference
+
+
+@pytest.mark.parametrize("simd", ["scalar", "avx2", "avx512", "avx512_vnni", ""])
+def test_the_largest_codes_of_int16_do_not_overflow(monkeypatch, simd):
+    if _native._C is None or simd not in ("", *_native._C.simd_levels()):
+        pytest.skip("not on this machine")
+    monkeypatch.setenv("FASTREC_SIMD", simd)
+    weights = ops.pack_linear(np.ones((33, 1537), np.float32), precision="int16")
+    got = ops.packed_linear(np.full((15, 1537), -2.0, np.float32), weights)
+    np.testing.assert_allclose(got, -2.0 * 1537, rtol=1e-6)
