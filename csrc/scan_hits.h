@@ -7,7 +7,7 @@ namespace fastrec {
 namespace FASTREC_LEVEL {
 
 // Bytes that a walk for one or two users reads ahead: it waits for memory, and for nothing else.
-static constexpr int64_t kAhead = 4096;
+static constexpr int64_t kAhead = 1024;
 
 static inline void push(const Vec& scores, uint32_t mask, int32_t row, Hits& hits) {
   float lanes[kLanes];

@@ -140,25 +140,6 @@ def _linear(source: SequenceSource, name: str, x: F32) -> F32:
     return out
 
 
-def parameter_shapes(
-    backbone: str, width: int, layers: int, length: int, gaps: bool, strengths: bool
-) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter that a SequenceSource of these settings has."""
-    hidden = feed_forward(backbone, width)
-    shapes: dict[str, tuple[int, ...]] = {"gain": (width,), "positions": (length, width)}
-    shapes |= {"gaps": (GAPS, width)} if gaps else {}
-    shapes |= {"strengths": (STRENGTHS, width)} if strengths else {}
-    linears: dict[str, tuple[int, int]] = {"q": (width, width), "kv": (2 * width, width), "out": (width, width)}
-    linears |= {"up": (2 * hidden if backbone == "ligr" else hidden, width), "down": (width, hidden)}
-    linears |= {"gate1": (width, width), "gate2": (width, width)} if backbone == "ligr" else {}
-    for i in range(layers):
-        for name, shape in linears.items():
-            shapes |= {f"blocks.{i}.{name}.weight": shape, f"blocks.{i}.{name}.bias": shape[:1]}
-        for name in ("norm1", "norm2"):
-            shapes |= {f"blocks.{i}.{name}.{part}": (width,) for part in ("weight", "bias")}
-    return shapes | {"norm.weight": (width,), "norm.bias": (width,)}
-
-
 def feed_forward(backbone: str, width: int) -> int:
     """Width inside the feed-forward layer."""
     return {"ligr": 2, "sasrec": 1, "gpt2": 4}[backbone] * width

@@ -123,7 +123,8 @@ def aligned(shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> Any
     """Fresh memory: at 64 bytes, and from 2 MB on in huge pages, which spare TLB misses."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = mmap.mmap(-1, size + _HUGE)
+        # Private: the kernel has settings of its own for huge pages of shared memory, mostly "never".
+        memory = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with contextlib.suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)
         raw = np.frombuffer(memory, np.uint8)
