@@ -11,6 +11,7 @@ namespace fastrec {
 namespace {
 
 constexpr int64_t kUsers = 1024;       // most users of one task, for the size of its state
+constexpr double kFewNumbers = 16e6;   // in the items
 constexpr int64_t kSharedUsers = 256;  // up to so many users the reading of the items is the larger half
 
 void write(const TopkArgs& a, int64_t u, const std::vector<uint64_t>& keys) {
@@ -69,11 +70,13 @@ void score_topk(const TopkArgs& a, const Kernel& level, Stop& stop) {
   }
   // Below about a tenth of a millisecond of work a second thread costs more than it gives.
   const double work = static_cast<double>(B) * static_cast<double>(N) * static_cast<double>(a.s.D + 8);
-  const int threads = work < 1.5e6 ? 1 : a.threads;
+  const int threads = work < 4e6 ? 1 : a.threads;
   if (a.s.D == 0 && a.s.history) return search_sparse(a, stop, threads);
   const ScreenKind kind = screen_holds(a) ? a.screen_kind : ScreenKind::kNone;
   const int64_t most = a.s.history ? kSparseUsers : kUsers, wide = level.bf16.users;
-  if (threads > 1 && B <= std::max<int64_t>(kSharedUsers, threads * wide) &&
+  // Every part costs a user some candidates. Reading the items once for each thread costs less where they are few.
+  const bool by_users = B >= threads * wide && static_cast<double>(N) * static_cast<double>(a.s.D) < kFewNumbers;
+  if (threads > 1 && !by_users && B <= std::max<int64_t>(kSharedUsers, threads * wide) &&
       panels >= (a.s.history ? 4 * kBlockPanels : 24) * threads) {
     for (int64_t first = 0; first < B; first += most)
       split_items(a, kind, level, stop, threads, first, std::min(B, first + most));
