@@ -2,6 +2,7 @@
 //
 // Arrays come as addresses of contiguous memory, checked in Python and kept alive there for the length of the
 // call; 0 stands for an argument that was left out. The GIL is released while an operator runs.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -76,6 +77,24 @@ PYBIND11_MODULE(_C, m) {
     for (const fastrec::Kernel* level : fastrec::simd_levels()) names.emplace_back(level->name);
     return names;
   }, "Names of the instruction-set levels that this machine can run, the best last.");
+
+  m.def("address", [](const py::array& array, int type) -> Address {
+    if (array.dtype().num() != type || !(array.flags() & py::array::c_style)) return 0;
+    return reinterpret_cast<Address>(array.data());
+  }, "Where the data of a contiguous array of this dtype number lie; 0 for any other array.", py::arg("array").noconvert(),
+     py::arg("type"));
+
+  m.def("check_lists", [](Address indptr, int64_t n_rows, Address rows, int64_t n_entries, int64_t n_cols) {
+    Csr lists;
+    lists.indptr = at<const int64_t>(indptr), lists.rows = at<const int32_t>(rows);
+    py::gil_scoped_release release;
+    return static_cast<int>(fastrec::check_lists(lists, n_rows, n_entries, n_cols));
+  });
+
+  m.def("scaled_lengths", [](Address values, int64_t n, int64_t dims, double scale, Address out) {
+    py::gil_scoped_release release;
+    return fastrec::scaled_lengths(at<const float>(values), n, dims, scale, at<double>(out));
+  });
 
   m.def("probe", [](Address values, int64_t n, int64_t rounds, int threads, const std::string& simd) {
     py::gil_scoped_release release;

@@ -26,6 +26,14 @@ struct Csr {
   int64_t size(int64_t r) const { return indptr[r + 1] - indptr[r]; }
 };
 
+// What is known of the rows of lists: outside their bounds, or their order within each list.
+enum class Order { kBroken, kNone, kAscending, kStrict };
+// Of lists with so many rows and entries: indptr ascends from 0 to n_entries, rows lie in [0, n_cols).
+Order check_lists(Csr lists, int64_t n_rows, int64_t n_entries, int64_t n_cols);
+
+// out [n]: scale times the length of every row of values [n, dims]; returns the largest, NaN where a row has NaN or inf.
+double scaled_lengths(const float* values, int64_t n, int64_t dims, double scale, double* out);
+
 // The levels that this machine can run, the best last.
 std::vector<const Kernel*> simd_levels();
 // The level of this name, or the best for "".

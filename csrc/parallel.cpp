@@ -3,6 +3,8 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -31,50 +33,82 @@ struct Job {
   }
 };
 
+// So long a thread looks for the next job, or for the end of this one, before it sleeps: to wake one takes as long.
+constexpr std::chrono::microseconds kSpin{40};
+
+// Whether it became true before the time was up.
+template <typename Test>
+bool spin_until(const Test& test) {
+  const auto end = std::chrono::steady_clock::now() + kSpin;
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (test()) return true;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return test();
+}
+
+// Whoever comes to a job takes its next tasks, and a helper that wakes up after the last was taken is not waited for:
+// a short job never takes longer than the caller alone would need.
 class Pool {
  public:
   std::mutex busy;  // held by the one caller that uses the pool
 
   void run(Job& job, int helpers) {
+    bool wake = false;
     {
       std::lock_guard<std::mutex> hold(lock_);
-      while (static_cast<int>(workers_) < helpers) {
+      for (; workers_ < helpers; ++workers_) {
         // Detached: the pool is never destroyed, and at exit the threads end with the process.
-        std::thread(&Pool::serve, this, workers_, generation_).detach();
-        ++workers_;
+        std::thread(&Pool::serve, this, workers_, generation_.load()).detach();
       }
       job_ = &job;
       wanted_ = helpers;
-      running_ = helpers;
       ++generation_;
+      wake = sleeping_ > 0;
     }
-    wake_.notify_all();
+    if (wake) wake_.notify_all();
     job.work();
+    {
+      std::lock_guard<std::mutex> hold(lock_);
+      job_ = nullptr;  // nobody enters any more
+    }
+    if (spin_until([&] { return active_.load() == 0; })) return;
     std::unique_lock<std::mutex> hold(lock_);
-    done_.wait(hold, [&] { return running_ == 0; });
-    job_ = nullptr;
+    done_.wait(hold, [&] { return active_.load() == 0; });
   }
 
  private:
   void serve(int index, uint64_t seen) {
-    std::unique_lock<std::mutex> hold(lock_);
     for (;;) {
-      wake_.wait(hold, [&] { return generation_ != seen; });
-      seen = generation_;
-      if (index >= wanted_) continue;
+      const auto is_new = [&] { return generation_.load() != seen; };
+      const bool soon = spin_until(is_new);
+      std::unique_lock<std::mutex> hold(lock_);
+      if (!soon) {
+        ++sleeping_;
+        wake_.wait(hold, is_new);
+        --sleeping_;
+      }
+      seen = generation_.load();
+      if (index >= wanted_ || job_ == nullptr) continue;
       Job* job = job_;
+      ++active_;
       hold.unlock();
       job->work();
       hold.lock();
-      if (--running_ == 0) done_.notify_all();
+      if (--active_ == 0) done_.notify_all();
     }
   }
 
   std::mutex lock_;
   std::condition_variable wake_, done_;
   Job* job_ = nullptr;
-  int workers_ = 0, wanted_ = 0, running_ = 0;
-  uint64_t generation_ = 0;
+  int workers_ = 0, wanted_ = 0, sleeping_ = 0;
+  std::atomic<int> active_{0};  // helpers at work; changed under the lock
+  std::atomic<uint64_t> generation_{0};
 };
 
 Pool* pool = nullptr;

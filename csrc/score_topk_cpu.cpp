@@ -68,9 +68,9 @@ void score_topk(const TopkArgs& a, const Kernel& level, Stop& stop) {
     for (int64_t u = 0; u < B; ++u) write(a, u, {});
     return;
   }
-  // Below about a tenth of a millisecond of work a second thread costs more than it gives.
+  // Below some ten microseconds of work a second thread costs more than it gives.
   const double work = static_cast<double>(B) * static_cast<double>(N) * static_cast<double>(a.s.D + 8);
-  const int threads = work < 4e6 ? 1 : a.threads;
+  const int threads = work < 1e6 ? 1 : a.threads;
   if (a.s.D == 0 && a.s.history) return search_sparse(a, stop, threads);
   const ScreenKind kind = screen_holds(a) ? a.screen_kind : ScreenKind::kNone;
   const int64_t most = a.s.history ? kSparseUsers : kUsers, wide = level.bf16.users;

@@ -80,17 +80,23 @@ inline bool may_get(const TopkArgs& a, int64_t u, int32_t row) {
   return !(a.seen && holds(a.seen)) && !(a.deny && holds(a.deny)) && (!a.allow || holds(a.allow));
 }
 
-struct Candidate {
-  uint64_t key;  // of what the walk gave
-  float low;     // and its lower bound, but for the pad
+// Candidates by what the walk gave, in two columns: the cut is found from the second alone.
+struct Pool {
+  std::vector<uint64_t> keys;
+  std::vector<float> lows;  // lower bounds, but for the pad
+
+  size_t size() const { return keys.size(); }
+  void push(uint64_t key, float low) { keys.push_back(key), lows.push_back(low); }
+  void clear() { keys.clear(), lows.clear(); }
 };
 
 struct User {
   int64_t u;
   Bound bound;
   Filter filter;
-  std::vector<Candidate> pool{};  // all above the cut
+  Pool pool{};                   // all above the cut
   std::vector<uint64_t> best{};  // the best by exact score, at most k
+  float kth_low = -kInf;         // k of the pool are known to have at least this lower bound
   size_t next_prune = 0;
 };
 

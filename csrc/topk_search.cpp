@@ -14,7 +14,10 @@ int64_t panel_bytes_of(ScreenKind kind, int64_t dims) {
   return 4 * kLanes * (kind == ScreenKind::kInt8 ? (dims + 3) / 4 : (dims + 1) / 2);
 }
 
-bool better(const Candidate& x, const Candidate& y) { return x.key > y.key; }
+// Puts the k best first, and the k-th at its place.
+void select_best(std::vector<uint64_t>& keys, size_t k) {
+  std::nth_element(keys.begin(), keys.begin() + (k - 1), keys.end(), std::greater<uint64_t>());
+}
 
 }  // namespace
 
@@ -60,7 +63,7 @@ void Search::score_all(User& user) {
   const int64_t low = panel_first_ * kLanes, high = std::min(panel_last_ * kLanes, a_.s.N);
   const auto add = [&](int64_t row) {
     if (a_.s.bias != nullptr && a_.s.bias[row] == -kInf) return;
-    if (user.filter.passes(static_cast<int32_t>(row))) user.pool.push_back({to_key(0.0f, row), -kInf});
+    if (user.filter.passes(static_cast<int32_t>(row))) user.pool.push(to_key(0.0f, row), -kInf);
     if (user.pool.size() < kRefineAt) return;
     stop_.check();
     refine(user);
@@ -176,73 +179,78 @@ void Search::flush(int64_t i) {
     const float low = user.bound.exact
                           ? high
                           : just_below(static_cast<double>(high) - 2.0 * width_of(a_, user.bound, row));
-    user.pool.push_back({to_key(high, row), low});
+    user.pool.push(to_key(high, row), low);
   }
   hits.count = 0;
   if (user.pool.size() >= user.next_prune) prune(user, hits);
 }
 
-// At most the k-th largest lower bound in the pool, but for the pad, and close to it: by bisection, as counting has no
-// branches to guess.
-float Search::kth_low(const User& user) {
+// Raises kth_low to nearly the k-th largest lower bound in the pool: by bisection, as counting has no branches to guess.
+void Search::raise_kth_low(User& user) const {
   constexpr int kSteps = 16;
-  const int64_t n = static_cast<int64_t>(user.pool.size());
-  lows_.resize(n);
-  for (int64_t i = 0; i < n; ++i) lows_[i] = user.pool[i].low;
-  const float* const lows = lows_.data();
-  float low = *std::min_element(lows, lows + n), high = *std::max_element(lows, lows + n);
-  if (!(low > -1e37f && high < 1e37f)) {
-    std::nth_element(lows_.begin(), lows_.begin() + (k_ - 1), lows_.end(), std::greater<float>());
-    return lows_[k_ - 1];
-  }
-  for (int step = 0; step < kSteps; ++step) {
-    const float middle = low + (high - low) / 2;
+  const std::vector<float>& lows = user.pool.lows;
+  const auto at_least = [&](float x) {
     int32_t count = 0;
-    for (int64_t i = 0; i < n; ++i) count += lows[i] >= middle;
-    (static_cast<size_t>(count) >= k_ ? low : high) = middle;
+    for (size_t i = 0; i < lows.size(); ++i) count += lows[i] >= x;
+    return static_cast<size_t>(count);
+  };
+  const auto [least, most] = std::minmax_element(lows.begin(), lows.end());
+  float low = std::max(user.kth_low, *least), high = *most;
+  if (!(low > -1e37f && high < 1e37f)) {
+    std::vector<float> sorted = lows;
+    std::nth_element(sorted.begin(), sorted.begin() + (k_ - 1), sorted.end(), std::greater<float>());
+    low = sorted[k_ - 1];
+  } else {
+    for (int step = 0; step < kSteps; ++step) {
+      const float middle = low + (high - low) / 2;
+      const size_t count = at_least(middle);
+      (count >= k_ ? low : high) = middle;
+      if (count >= k_ && count <= k_ + k_ / 16) break;  // near enough
+    }
   }
-  return low;
+  user.kth_low = std::max(user.kth_low, low);
 }
 
 // Raises the cut and drops what is below it. The next time is when the pool has doubled, so that a hit costs a
 // constant number of steps even where most of the pool has to stay.
 void Search::prune(User& user, Hits& hits) {
-  std::vector<Candidate>& pool = user.pool;
+  Pool& pool = user.pool;
   if (pool.size() >= k_) {
     if (user.bound.exact) {
       // Exact scores, and rows that ascend: a later item with the same score comes after these k.
-      std::nth_element(pool.begin(), pool.begin() + (k_ - 1), pool.end(), better);
-      pool.resize(k_);
-      hits.cut = std::max(hits.cut, score_of(pool[k_ - 1].key));
+      select_best(pool.keys, k_);
+      pool.keys.resize(k_), pool.lows.resize(k_);
+      hits.cut = std::max(hits.cut, score_of(pool.keys[k_ - 1]));
     } else {
-      hits.cut = std::max(hits.cut, just_below(static_cast<double>(kth_low(user)) - 2.0 * user.bound.pad));
+      raise_kth_low(user);
+      hits.cut = std::max(hits.cut, just_below(static_cast<double>(user.kth_low) - 2.0 * user.bound.pad));
       const uint64_t least = to_key(hits.cut, 0) >> 32;
       size_t kept = 0;
       for (size_t i = 0; i < pool.size(); ++i) {
-        pool[kept] = pool[i];
-        kept += pool[i].key >> 32 > least;
+        pool.keys[kept] = pool.keys[i], pool.lows[kept] = pool.lows[i];
+        kept += pool.keys[i] >> 32 > least;
       }
-      pool.resize(kept);
+      pool.keys.resize(kept), pool.lows.resize(kept);
       if (pool.size() > k_ + kRefineAt) {
         refine(user);
         hits.cut = std::max(hits.cut, cut_of(user));
       }
     }
   }
-  user.next_prune = std::max<size_t>(2 * pool.size(), k_ + 64);
+  user.next_prune = std::max<size_t>(3 * pool.size(), k_ + 64);
 }
 
 // Replaces the scores of the walk by the exact ones and keeps the best k.
 void Search::refine(User& user) {
   rows_.clear();
-  for (const Candidate& c : user.pool) rows_.push_back(row_of(c.key));
+  for (const uint64_t key : user.pool.keys) rows_.push_back(row_of(key));
   user.pool.clear();
   std::sort(rows_.begin(), rows_.end());
   scores_.resize(rows_.size());
   exact_(user.u, rows_.data(), static_cast<int64_t>(rows_.size()), scores_.data());
   for (size_t i = 0; i < rows_.size(); ++i) user.best.push_back(to_key(scores_[i], rows_[i]));
   if (user.best.size() <= k_) return;
-  std::nth_element(user.best.begin(), user.best.begin() + (k_ - 1), user.best.end(), std::greater<uint64_t>());
+  select_best(user.best, k_);
   user.best.resize(k_);
 }
 
@@ -260,21 +268,21 @@ void Search::settle(User& user) {
   Hits last;
   last.cut = -kInf;
   prune(user, last);
-  std::vector<Candidate>& pool = user.pool;
+  Pool& pool = user.pool;
   // Where little is left over, a second round costs more than it saves.
   if (pool.size() <= k_ + k_ / 4 + 8) return refine(user);
-  std::nth_element(pool.begin(), pool.begin() + (k_ - 1), pool.end(), better);
-  rest_.assign(pool.begin() + k_, pool.end());
-  pool.resize(k_);
+  select_best(pool.keys, k_);
+  rest_.assign(pool.keys.begin() + k_, pool.keys.end());
+  pool.keys.resize(k_);
   refine(user);
   const float cut = std::max(last.cut, cut_of(user));
-  for (const Candidate& c : rest_)
-    if (score_of(c.key) > cut) user.pool.push_back(c);
+  for (const uint64_t key : rest_)
+    if (score_of(key) > cut) user.pool.push(key, -kInf);
   refine(user);
 }
 
 void Search::finish(User& user, std::vector<uint64_t>& found) {
-  for (const Candidate& c : user.pool) user.best.push_back(c.key);  // exact, or none
+  for (const uint64_t key : user.pool.keys) user.best.push_back(key);  // exact, or none
   std::sort(user.best.begin(), user.best.end(), std::greater<uint64_t>());
   if (user.best.size() > k_) user.best.resize(k_);
   found = std::move(user.best);

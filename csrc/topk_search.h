@@ -32,7 +32,7 @@ class Search {
   void fill_bias(int64_t panel, int64_t end);
   void flush(int64_t i);
   void prune(User& user, Hits& hits);
-  float kth_low(const User& user);
+  void raise_kth_low(User& user) const;
   void refine(User& user);
   float cut_of(const User& user) const;
   void settle(User& user);
@@ -53,9 +53,9 @@ class Search {
   std::vector<uint32_t> words_, queries_;                    // [user][word], and as the tiles want them
   std::vector<float> item_weights_, query_weights_, steps_;  // [user], as in Tile
   std::vector<int32_t> offsets_;
-  std::vector<float> init_, scores_, lows_;
+  std::vector<float> init_, scores_;
   std::vector<int32_t> rows_;
-  std::vector<Candidate> rest_;
+  std::vector<uint64_t> rest_;
 };
 
 }  // namespace fastrec

@@ -87,6 +87,8 @@ def as_float_vector(where: str, name: str, x: Any, length: int, backend: str = "
 
 
 def _as_float32(where: str, name: str, array: npt.NDArray[Any]) -> F32:
+    if array.dtype == np.float32 and array.flags.c_contiguous:
+        return array
     if array.dtype.kind not in "fiu":
         raise DataError(f"[{where}] {name} has dtype {array.dtype}, expected numbers (float32)")
     with np.errstate(over="ignore"):  # becomes inf, which the check of the values reports
@@ -97,6 +99,22 @@ def squared_norms(matrix: F32) -> F64:
     """Squared length of every row, float64 [R]; not finite exactly where the row has NaN or inf."""
     out: F64 = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64)
     return out
+
+
+def scaled_lengths(where: str, name: str, matrix: F32, scale: float) -> tuple[F64, float]:
+    """``scale`` times the length of every row, float64 [R], and the largest; DataError for a row with NaN or inf."""
+    if _native.missing_cpu() is not None:
+        squares = squared_norms(matrix)
+        check_rows_finite(where, name, matrix, squares)
+        lengths: F64 = np.sqrt(squares) * scale
+        return lengths, float(lengths.max(initial=0.0))
+    out: F64 = np.empty(len(matrix))
+    largest: float = _native.module(where).scaled_lengths(
+        _native.ptr(matrix, np.float32), *matrix.shape, scale, _native.ptr(out, np.float64)
+    )
+    if largest != largest:  # NaN
+        check_rows_finite(where, name, matrix, squared_norms(matrix))
+    return out, largest
 
 
 def check_rows_finite(where: str, name: str, matrix: F32, squares: F64) -> None:

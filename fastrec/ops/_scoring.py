@@ -20,8 +20,7 @@ from fastrec.ops._arrays import (
     LARGEST_SCORE,
     as_float_matrix,
     as_float_vector,
-    check_rows_finite,
-    squared_norms,
+    scaled_lengths,
 )
 from fastrec.ops._sparse import Matrix, as_matrix, owners
 from fastrec.ops.pack_items import PackedItems, pack
@@ -53,27 +52,29 @@ def scoring(where: str, queries: Any, items: Any, bias: Any, sparse: Any, backen
     packed = pack(where, "items", items, backend, threads)
     n = packed.n_items
     q = as_float_matrix(where, "queries", queries, backend, packed.dims)
-    squares = squared_norms(q)
-    check_rows_finite(where, "queries", q, squares)
+    dense_bound, largest = scaled_lengths(where, "queries", q, (1 + 1e-9) * packed.max_norm)
     b = None if bias is None else _bias(where, bias, n, backend)
     history, similarity = (None, None) if sparse is None else _sparse(where, sparse, len(q), n, backend)
-    dense_bound = np.sqrt(squares) * ((1 + 1e-9) * packed.max_norm)
     init_bound = np.zeros(len(q))
     if b is not None and n:
         init_bound += max(0.0, float(b.max()), -float(b.min(initial=0.0, where=np.isfinite(b))))
     if history is not None and similarity is not None:
         absolute = np.bincount(owners(history.indptr), np.abs(history.values), len(q))
         init_bound += absolute * ((1 + 1e-9) * similarity.largest * similarity.repeats)
-    total = dense_bound + init_bound
-    if total.size and total.max() > LARGEST_SCORE:
-        row = int(total.argmax())
+    if largest + init_bound.max(initial=0.0) > LARGEST_SCORE:  # perhaps of two users
+        _check_total(where, dense_bound + init_bound)
+    return Scoring(q, packed, b, history, similarity, dense_bound, init_bound)
+
+
+def _check_total(where: str, total: F64) -> None:
+    row = int(total.argmax())
+    if total[row] > LARGEST_SCORE:
         raise DataError(
             f"[{where}] scores of queries row {row} may reach {total[row]:.3g}, beyond float32; "
             f"expected |query| * |item| + |sparse| + |bias| below {LARGEST_SCORE:.0e}",
             column="queries",
             row=row,
         )
-    return Scoring(q, packed, b, history, similarity, dense_bound, init_bound)
 
 
 def _bias(where: str, bias: Any, n: int, backend: str) -> F32:

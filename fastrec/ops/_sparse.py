@@ -87,10 +87,39 @@ def _parts(where: str, name: str, x: Any, n_rows: int | None, n_cols: int, backe
     return parts
 
 
+#: What is known of the order of the rows in each segment, as in csrc/ops.h.
+_BROKEN, _UNORDERED, _ASCENDING, _STRICT = range(4)
+
+
 def _check_structure(
     where: str, name: str, indptr: npt.NDArray[Any], rows: npt.NDArray[Any], n_rows: int | None, n_cols: int
+) -> tuple[I64, I32, int]:
+    """The two arrays as contiguous int64 and int32, and the order of the rows; or DataError."""
+    order = _known_order(where, indptr, rows, n_rows, n_cols)
+    if order != _BROKEN:
+        return indptr, rows, order
+    indptr, rows = _checked_slowly(where, name, indptr, rows, n_rows, n_cols)
+    if not _ascends(indptr, rows, strictly=False):
+        return indptr, rows, _UNORDERED
+    return indptr, rows, _STRICT if _ascends(indptr, rows, strictly=True) else _ASCENDING
+
+
+def _known_order(where: str, indptr: npt.NDArray[Any], rows: npt.NDArray[Any], n_rows: int | None, n_cols: int) -> int:
+    """The order of good arrays of the right types, by one native pass; _BROKEN: look closer."""
+    if _native.missing_cpu() is not None or indptr.dtype != np.int64 or rows.dtype != np.int32:
+        return _BROKEN
+    flat = indptr.ndim == 1 and rows.ndim == 1 and indptr.flags.c_contiguous and rows.flags.c_contiguous
+    if not flat or not len(indptr) or (n_rows is not None and len(indptr) != n_rows + 1):
+        return _BROKEN
+    addresses = _native.ptr(indptr, np.int64), _native.ptr(rows, np.int32)
+    order: int = _native.module(where).check_lists(addresses[0], len(indptr) - 1, addresses[1], len(rows), n_cols)
+    return order
+
+
+def _checked_slowly(
+    where: str, name: str, indptr: npt.NDArray[Any], rows: npt.NDArray[Any], n_rows: int | None, n_cols: int
 ) -> tuple[I64, I32]:
-    """The two arrays as contiguous int64 and int32, or DataError."""
+    """The two arrays as contiguous int64 and int32, or DataError for what is wrong with them."""
     for part, array in (("indptr", indptr), ("rows", rows)):
         if array.ndim != 1:
             raise DataError(f"[{where}] {name} {part} has shape {array.shape}, expected one dimension")
@@ -149,11 +178,11 @@ def as_lists(
 ) -> Lists:
     """Rows per user; with ``ordered`` ascending and without repeats. Stored values do not matter."""
     indptr, rows, _ = _parts(where, name, x, n_rows, n_cols, backend)
-    indptr, rows = _check_structure(where, name, indptr, rows, n_rows, n_cols)
-    if ordered and not _ascends(indptr, rows, strictly=True):
+    indptr, rows, order = _check_structure(where, name, indptr, rows, n_rows, n_cols)
+    if ordered and order != _STRICT:
         users = owners(indptr)
-        order = np.lexsort((rows, users))
-        users, rows = users[order], rows[order]
+        sorting = np.lexsort((rows, users))
+        users, rows = users[sorting], rows[sorting]
         first = np.ones(len(rows), bool)
         first[1:] = (rows[1:] != rows[:-1]) | (users[1:] != users[:-1])
         rows = rows[first]
@@ -181,7 +210,7 @@ def as_matrix(
     if known is not None and (n_rows is None or len(known.indptr) == n_rows + 1) and known.n_cols == n_cols:
         return known
     indptr, rows, values = _parts(where, name, x, n_rows, n_cols, backend)
-    indptr, rows = _check_structure(where, name, indptr, rows, n_rows, n_cols)
+    indptr, rows, order = _check_structure(where, name, indptr, rows, n_rows, n_cols)
     if values is None:
         raise DataError(f"[{where}] {name} has no values, expected (indptr, rows, values) or a Csr with values")
     values = as_float_vector(where, f"{name} values", values, len(rows), backend)
@@ -192,10 +221,11 @@ def as_matrix(
         raise DataError(
             f"[{where}] {name} row {owner} holds {values[at]}, expected finite values", column=name, row=owner
         )
-    if ordered and not _ascends(indptr, rows, strictly=False):
-        order = np.lexsort((rows, owners(indptr)))  # stable
-        rows, values = rows[order], values[order]
-    matrix = Matrix(indptr, rows, values, n_cols, largest, _repeats(indptr, rows) if ordered else 1)
+    if ordered and order == _UNORDERED:
+        sorting = np.lexsort((rows, owners(indptr)))  # stable
+        rows, values = rows[sorting], values[sorting]
+    repeats = _repeats(indptr, rows) if ordered and order != _STRICT else 1
+    matrix = Matrix(indptr, rows, values, n_cols, largest, repeats)
     if keep and isinstance(x, Csr):
         _checked[x] = matrix
     return matrix
