@@ -17,8 +17,22 @@ struct Vec {
   inline void store(float* p) const { _mm512_storeu_ps(p, v); }
   inline void add_product(const Vec& a, const Vec& b) { v = _mm512_fmadd_ps(a.v, b.v, v); }
   inline Vec plus(const Vec& other) const { return {_mm512_add_ps(v, other.v)}; }
+  inline Vec absolute() const { return {_mm512_abs_ps(v)}; }
   inline uint32_t above(float cut) const { return _mm512_cmp_ps_mask(v, _mm512_set1_ps(cut), _CMP_GT_OQ); }
 };
+
+// As in store_some.h, but the rest of 16 places is overwritten. A compressing store takes some machines a hundred
+// cycles, a compressed register two.
+static inline void store_some(const Vec& v, uint32_t mask, float* p) {
+  _mm512_storeu_ps(p, _mm512_maskz_compress_ps(static_cast<__mmask16>(mask), v.v));
+}
+
+static inline int32_t store_rows(uint32_t mask, int32_t row, int32_t* p) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32(row));
+  _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), rows));
+  return __builtin_popcount(mask);
+}
 
 struct Vec64 {
   __m512d lo, hi;

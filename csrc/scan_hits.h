@@ -1,4 +1,4 @@
-// What the walks of all kinds share: the test of a panel's scores against the threshold of a user.
+// What the walks of all kinds share: the upper bounds of a panel's scores against the threshold of a user.
 #pragma once
 
 #include "simd.h"
@@ -9,17 +9,41 @@ namespace FASTREC_LEVEL {
 // Bytes that a walk for one or two users reads ahead: it waits for memory, and for nothing else.
 static constexpr int64_t kAhead = 1024;
 
-static inline void push(const Vec& scores, uint32_t mask, int32_t row, Hits& hits) {
-  float lanes[kLanes];
-  scores.store(lanes);
-  int32_t count = hits.count;
-  for (; mask != 0; mask &= mask - 1) {
-    const int lane = __builtin_ctz(mask);
-    hits.scores[count] = lanes[lane];
-    hits.rows[count] = row + lane;
-    ++count;
+// The hits of a panel, with lower bounds: widths are w * scales here, as the bounds have them. Their roundings, a few
+// u w, and those on the way to the lower bounds, a few u (|x| + w), are below 2^-20 (|x| + w), and the last term covers
+// underflow. Not inline: the walk around it is long, and comes here seldom.
+template <bool kScaled>
+__attribute__((noinline)) static void push(const Screen& screen, int64_t panel, const Vec& bounds, float w, uint32_t mask,
+                                           Hits& hits) {
+  Vec width = Vec::all(w), lows = bounds;
+  if (kScaled) {
+    width = Vec::zero();
+    width.add_product(Vec::all(w), Vec::load(screen.scales + panel * kLanes));
   }
-  hits.count = count;
+  lows.add_product(Vec::all(-2.0f), width);
+  lows.add_product(Vec::all(-0x1p-20f), bounds.absolute().plus(width).plus(width));
+  lows = lows.plus(Vec::all(-1e-36f));
+  const int32_t count = hits.count;
+  store_some(bounds, mask, hits.scores + count);
+  store_some(lows, mask, hits.lows + count);
+  hits.count = count + store_rows(mask, static_cast<int32_t>(panel * kLanes), hits.rows + count);
+}
+
+// What the walk tests, of one user and one panel:
+//   s (t <x, c> + w) + init   for item i' = s c and query q' = t x,   w = |q| max(|i - i'| / s) + |q - q'| max|c|,
+// the maxima over the panel, s = t = 1 where nothing is scaled.
+static inline float width_of(const Screen& screen, int64_t panel, const Tile& tile, int u) {
+  return tile.item_weight[u] * screen.errors[2 * panel] + tile.query_weight[u] * screen.errors[2 * panel + 1];
+}
+
+template <bool kScaled>
+static inline Vec bounds_of(const Screen& screen, int64_t panel, const Vec& dots, float w, const Tile& tile, int u,
+                            const float* init) {
+  Vec bounds = Vec::load(init + u * tile.init_stride), inner = Vec::all(w);
+  if (!kScaled) return bounds.plus(dots.plus(inner));
+  inner.add_product(Vec::all(tile.step[u]), dots);
+  bounds.add_product(inner, Vec::load(screen.scales + panel * kLanes));
+  return bounds;
 }
 
 // A part of the next block comes into the L2 cache while this one is worked on, a little at every step.
@@ -39,28 +63,6 @@ struct Ahead {
     at += step;
   }
 };
-
-// Tests the bounds of a panel's scores before anything is written:
-//   s (t <x, c> + |q| max(|i - i'| / s) + |q - q'| max|c|) + init   for item i' = s c and query q' = t x,
-// the maxima over the panel, s = t = 1 where nothing is scaled.
-template <bool kScaled>
-static inline void finish(const Screen& screen, int64_t panel, const Vec& dots, const Tile& tile, int u,
-                          const float* init) {
-  Vec bound = Vec::load(init + u * tile.init_stride), inner = dots;
-  if (kScaled) {
-    inner = Vec::all(0.0f);
-    inner.add_product(Vec::all(tile.step[u]), dots);
-  }
-  inner.add_product(Vec::all(tile.item_weight[u]), Vec::all(screen.errors[2 * panel]));
-  inner.add_product(Vec::all(tile.query_weight[u]), Vec::all(screen.errors[2 * panel + 1]));
-  if (kScaled) {
-    bound.add_product(inner, Vec::load(screen.scales + panel * kLanes));
-  } else {
-    bound = bound.plus(inner);
-  }
-  const uint32_t mask = bound.above(tile.hits[u].cut);
-  if (__builtin_expect(mask != 0, 0)) push(bound, mask, static_cast<int32_t>(panel * kLanes), tile.hits[u]);
-}
 
 // Makes room for another tile.
 static inline void flush_full(const Tile& tile, int u) {

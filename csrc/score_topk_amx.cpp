@@ -66,7 +66,10 @@ static inline void walk(const Screen& screen, int64_t steps, int64_t panel, cons
       const Vec dots = kInt8 ? Vec{_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_load_si512(sums),
                                                                       _mm512_set1_epi32(tile.offset[u])))}
                              : Vec::load(sums);
-      finish<kInt8>(screen, panel + p, dots, tile, u, init + p * kLanes);
+      const float w = width_of(screen, panel + p, tile, u);
+      const Vec bounds = bounds_of<kInt8>(screen, panel + p, dots, w, tile, u, init + p * kLanes);
+      const uint32_t mask = bounds.above(tile.hits[u].cut);
+      if (__builtin_expect(mask != 0, 0)) push<kInt8>(screen, panel + p, bounds, w, mask, tile.hits[u]);
     }
     flush_full(tile, u);
   }

@@ -23,6 +23,10 @@ struct Vec {
     hi = _mm256_fmadd_ps(a.hi, b.hi, hi);
   }
   inline Vec plus(const Vec& other) const { return {_mm256_add_ps(lo, other.lo), _mm256_add_ps(hi, other.hi)}; }
+  inline Vec absolute() const {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return {_mm256_andnot_ps(sign, lo), _mm256_andnot_ps(sign, hi)};
+  }
   inline uint32_t above(float cut) const {
     const __m256 c = _mm256_set1_ps(cut);
     const int low = _mm256_movemask_ps(_mm256_cmp_ps(lo, c, _CMP_GT_OQ));
@@ -118,6 +122,7 @@ static constexpr int kProbeSums = 6;
 }  // namespace avx2
 }  // namespace fastrec
 
+#include "store_some.h"
 #include "transpose_x86.h"
 #include "exact_kernel.h"
 #include "probe_kernel.h"

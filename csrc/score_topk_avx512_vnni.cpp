@@ -10,7 +10,10 @@ namespace avx512_vnni {
 struct SumsInt8 : Int8 {
   static inline SumsInt8 zero() { return {{_mm512_setzero_si512()}}; }
   static inline SumsInt8 start(const Tile& tile, int u) { return {{_mm512_set1_epi32(tile.offset[u])}}; }
-  inline void add(__m512i items, int32_t word) { v = _mm512_dpbusd_epi32(v, items, _mm512_set1_epi32(word)); }
+  // Written out: with the intrinsic GCC 12 moves sums to the stack and back.
+  inline void add(__m512i items, int32_t word) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(v) : "v"(items), "v"(_mm512_set1_epi32(word)));
+  }
 };
 
 }  // namespace avx512_vnni

@@ -68,15 +68,27 @@ static inline void walk(const Screen& screen, int64_t steps, int64_t first, cons
         for (int p = 0; p < P; ++p)
           sums[u][p][0].add(Sums::load(values + p * steps * kStepBytes, h), query[h * U + u]);
   }
-#pragma GCC unroll 4
+  float w[P][U];
   for (int p = 0; p < P; ++p)
+    for (int u = 0; u < U; ++u) w[p][u] = width_of(screen, first + p, tile, u);
 #pragma GCC unroll 16
-    for (int u = 0; u < U; ++u) {
+  for (int u = 0; u < U; ++u) {
+    Vec bounds[P];
+    uint32_t masks[P], any = 0;
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 8
       for (int s = 1; s < S; ++s) sums[u][p][0].plus(sums[u][p][s]);
-      finish<Sums::kScaled>(screen, first + p, sums[u][p][0].to_float(), tile, u, init + p * kLanes);
+      bounds[p] = bounds_of<Sums::kScaled>(screen, first + p, sums[u][p][0].to_float(), w[p][u], tile, u,
+                                           init + p * kLanes);
+      masks[p] = bounds[p].above(tile.hits[u].cut);
+      any |= masks[p];
     }
-  for (int u = 0; u < U; ++u) flush_full(tile, u);
+    if (__builtin_expect(any == 0, 1)) continue;
+    for (int p = 0; p < P; ++p)
+      if (masks[p] != 0) push<Sums::kScaled>(screen, first + p, bounds[p], w[p][u], masks[p], tile.hits[u]);
+    flush_full(tile, u);
+  }
 }
 
 template <class Sums, int U>

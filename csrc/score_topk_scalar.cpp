@@ -32,6 +32,11 @@ struct Vec {
     for (int i = 0; i < kWidth; ++i) r.v[i] = v[i] + other.v[i];
     return r;
   }
+  inline Vec absolute() const {
+    Vec r;
+    for (int i = 0; i < kWidth; ++i) r.v[i] = __builtin_fabsf(v[i]);
+    return r;
+  }
   inline uint32_t above(float cut) const {
     uint32_t mask = 0;
     for (int i = 0; i < kWidth; ++i) mask |= static_cast<uint32_t>(v[i] > cut) << i;
@@ -130,6 +135,7 @@ static constexpr int kProbeSums = 2;
 }  // namespace scalar
 }  // namespace fastrec
 
+#include "store_some.h"
 #include "exact_kernel.h"
 #include "probe_kernel.h"
 #include "score_topk_kernel.h"

@@ -17,8 +17,9 @@ constexpr int kFlushAt = kRawHits - kLanes * kMaxPanels;  // beyond it a tile mi
 struct Hits {
   float cut;  // a score passes when it is larger
   int32_t count;
-  float scores[kRawHits];
-  int32_t rows[kRawHits];
+  float scores[kRawHits + kLanes];  // a whole vector may be written at the last place
+  float lows[kRawHits + kLanes];    // at most scores - 2 w, the w of topk_bounds.h
+  int32_t rows[kRawHits + kLanes];
 };
 
 // Some users on their way over the catalogue. Queries come in words of 4 bytes: a float32, two bfloat16 or four int8;

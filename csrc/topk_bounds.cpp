@@ -13,15 +13,28 @@ const double kUnit = std::ldexp(1.0, -24);
 double gamma(double n) { return n * kUnit > 0.5 ? std::numeric_limits<double>::infinity() : n * kUnit / (1.0 - n * kUnit); }
 
 double length(const float* q, int64_t dims) {
-  double square = 0.0;
-  for (int64_t d = 0; d < dims; ++d) square += static_cast<double>(q[d]) * static_cast<double>(q[d]);
-  return std::sqrt(square) * (1.0 + 1e-9);
+  double length = 0.0;
+  scaled_lengths(q, 1, dims, 1.0 + 1e-9, &length);
+  return length;
 }
 
 float largest(const float* q, int64_t dims) {
-  float most = 0.0f;
-  for (int64_t d = 0; d < dims; ++d) most = std::max(most, std::fabs(q[d]));
-  return most;
+  uint32_t most = 0;  // without its sign a float orders as its bits do, and these need no one branch each
+  for (int64_t d = 0; d < dims; ++d) {
+    uint32_t bits;
+    std::memcpy(&bits, q + d, 4);
+    most = std::max(most, bits & 0x7fffffffu);
+  }
+  float value;
+  std::memcpy(&value, &most, 4);
+  return value;
+}
+
+// The nearest whole number, ties to even, of |x| < 2^22: beyond 2^23 a float has no more bits for fractions. Inline,
+// and several at a time, which a call of the library is not.
+inline float nearest(float x) {
+  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23
+  return (x + kShift) - kShift;
 }
 
 }  // namespace
@@ -52,12 +65,17 @@ Bound bound_of(const TopkArgs& a, ScreenKind kind, int64_t u, const Walk& walk, 
     const float most = static_cast<float>(query_max);
     bound.step = largest(q, dims) / most;
     int8_t* codes = reinterpret_cast<int8_t*>(words);
+    int32_t sum = 0;
     for (int64_t d = 0; d < dims; ++d) {
-      codes[d] = static_cast<int8_t>(std::min(std::max(std::nearbyintf(q[d] / bound.step), -most), most));
+      const float code = nearest(q[d] / bound.step);
+      codes[d] = static_cast<int8_t>(code > most ? most : code < -most ? -most : code);
+      sum += codes[d];
+    }
+    for (int64_t d = 0; d < dims; ++d) {
       const double off = static_cast<double>(q[d]) - static_cast<double>(bound.step) * codes[d];
       square += off * off;
-      *offset -= 128 * codes[d];
     }
+    *offset = -128 * sum;
   } else if (walk.query_bf16) {
     uint16_t* codes = reinterpret_cast<uint16_t*>(words);
     for (int64_t d = 0; d < dims; ++d) {

@@ -76,14 +76,6 @@ int64_t words_of(ScreenKind kind, const Walk& walk, int64_t dims);
 Bound bound_of(const TopkArgs& args, ScreenKind kind, int64_t u, const Walk& walk, int query_max, uint32_t* words,
                int32_t* offset);
 
-// w of a pair.
-inline double width_of(const TopkArgs& args, const Bound& bound, int32_t row) {
-  const float* errors = args.screen.errors + 2 * (row / kLanes);
-  return static_cast<double>(args.screen.scales[row]) *
-         (static_cast<double>(bound.item_weight) * static_cast<double>(errors[0]) +
-          static_cast<double>(bound.query_weight) * static_cast<double>(errors[1]));
-}
-
 // Whether the bounds hold for every query of the call.
 bool screen_holds(const TopkArgs& args);
 

@@ -87,7 +87,7 @@ struct Pool {
 
   size_t size() const { return keys.size(); }
   void push(uint64_t key, float low) { keys.push_back(key), lows.push_back(low); }
-  void clear() { keys.clear(), lows.clear(); }
+  void resize(size_t n) { keys.resize(n), lows.resize(n); }
 };
 
 struct User {

@@ -172,15 +172,18 @@ void Search::fill_bias(int64_t p, int64_t end) {
 void Search::flush(int64_t i) {
   Hits& hits = hits_[i];
   User& user = users_[i];
+  Pool& pool = user.pool;
+  size_t n = pool.size();
+  pool.resize(n + hits.count);
+  Filter filter = user.filter;  // in registers
   for (int32_t h = 0; h < hits.count; ++h) {
     const int32_t row = hits.rows[h];
     const float high = hits.scores[h];
-    if (high <= hits.cut || !user.filter.passes(row)) continue;
-    const float low = user.bound.exact
-                          ? high
-                          : just_below(static_cast<double>(high) - 2.0 * width_of(a_, user.bound, row));
-    user.pool.push(to_key(high, row), low);
+    pool.keys[n] = to_key(high, row), pool.lows[n] = user.bound.exact ? high : hits.lows[h];
+    n += high > hits.cut && filter.passes(row);
   }
+  user.filter = filter;
+  pool.resize(n);
   hits.count = 0;
   if (user.pool.size() >= user.next_prune) prune(user, hits);
 }
@@ -189,13 +192,14 @@ void Search::flush(int64_t i) {
 void Search::raise_kth_low(User& user) const {
   constexpr int kSteps = 16;
   const std::vector<float>& lows = user.pool.lows;
-  const auto at_least = [&](float x) {
-    int32_t count = 0;
-    for (size_t i = 0; i < lows.size(); ++i) count += lows[i] >= x;
-    return static_cast<size_t>(count);
-  };
-  const auto [least, most] = std::minmax_element(lows.begin(), lows.end());
-  float low = std::max(user.kth_low, *least), high = *most;
+  constexpr size_t kWays = 4;  // comparisons that do not wait for one another
+  float least[kWays] = {kInf, kInf, kInf, kInf}, most[kWays] = {-kInf, -kInf, -kInf, -kInf};
+  for (size_t i = 0; i < lows.size(); ++i) {
+    least[i % kWays] = std::min(least[i % kWays], lows[i]);
+    most[i % kWays] = std::max(most[i % kWays], lows[i]);
+  }
+  float low = std::max(user.kth_low, *std::min_element(least, least + kWays));
+  float high = *std::max_element(most, most + kWays);
   if (!(low > -1e37f && high < 1e37f)) {
     std::vector<float> sorted = lows;
     std::nth_element(sorted.begin(), sorted.begin() + (k_ - 1), sorted.end(), std::greater<float>());
@@ -203,9 +207,10 @@ void Search::raise_kth_low(User& user) const {
   } else {
     for (int step = 0; step < kSteps; ++step) {
       const float middle = low + (high - low) / 2;
-      const size_t count = at_least(middle);
+      size_t count = 0;
+      for (const float x : lows) count += x >= middle;
       (count >= k_ ? low : high) = middle;
-      if (count >= k_ && count <= k_ + k_ / 16) break;  // near enough
+      if (count >= k_ && count <= k_ + k_ / 16 + 1) break;  // near enough
     }
   }
   user.kth_low = std::max(user.kth_low, low);
@@ -219,7 +224,7 @@ void Search::prune(User& user, Hits& hits) {
     if (user.bound.exact) {
       // Exact scores, and rows that ascend: a later item with the same score comes after these k.
       select_best(pool.keys, k_);
-      pool.keys.resize(k_), pool.lows.resize(k_);
+      pool.resize(k_);
       hits.cut = std::max(hits.cut, score_of(pool.keys[k_ - 1]));
     } else {
       raise_kth_low(user);
@@ -230,7 +235,7 @@ void Search::prune(User& user, Hits& hits) {
         pool.keys[kept] = pool.keys[i], pool.lows[kept] = pool.lows[i];
         kept += pool.keys[i] >> 32 > least;
       }
-      pool.keys.resize(kept), pool.lows.resize(kept);
+      pool.resize(kept);
       if (pool.size() > k_ + kRefineAt) {
         refine(user);
         hits.cut = std::max(hits.cut, cut_of(user));
@@ -244,7 +249,7 @@ void Search::prune(User& user, Hits& hits) {
 void Search::refine(User& user) {
   rows_.clear();
   for (const uint64_t key : user.pool.keys) rows_.push_back(row_of(key));
-  user.pool.clear();
+  user.pool.resize(0);
   std::sort(rows_.begin(), rows_.end());
   scores_.resize(rows_.size());
   exact_(user.u, rows_.data(), static_cast<int64_t>(rows_.size()), scores_.data());
@@ -273,7 +278,7 @@ void Search::settle(User& user) {
   if (pool.size() <= k_ + k_ / 4 + 8) return refine(user);
   select_best(pool.keys, k_);
   rest_.assign(pool.keys.begin() + k_, pool.keys.end());
-  pool.keys.resize(k_);
+  pool.resize(k_);
   refine(user);
   const float cut = std::max(last.cut, cut_of(user));
   for (const uint64_t key : rest_)
