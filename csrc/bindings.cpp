@@ -81,8 +81,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("address", [](const py::array& array, int type) -> Address {
     if (array.dtype().num() != type || !(array.flags() & py::array::c_style)) return 0;
     return reinterpret_cast<Address>(array.data());
-  }, "Where the data of a contiguous array of this dtype number lie; 0 for any other array.", py::arg("array").noconvert(),
-     py::arg("type"));
+  }, "Where the data of a contiguous array of this dtype number lie; 0 for any other array.",
+     py::arg("array").noconvert(), py::arg("type"));
 
   m.def("check_lists", [](Address indptr, int64_t n_rows, Address rows, int64_t n_entries, int64_t n_cols) {
     Csr lists;
@@ -124,8 +124,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("score_topk", [](Address queries, Address items, int64_t B, int64_t N, int64_t D, Address bias,
                          const CsrAddress& history, const CsrAddress& similarity, int64_t k,
                          const CsrAddress& seen, const CsrAddress& deny, const CsrAddress& allow,
-                         Address dense_bound, Address init_bound, int64_t repeats, const ScreenAddress& screen, int threads,
-                         const std::string& simd, Address scores, Address rows) {
+                         Address dense_bound, Address init_bound, int64_t repeats, const ScreenAddress& screen,
+                         int threads, const std::string& simd, Address scores, Address rows) {
     const fastrec::TopkArgs args{scoring(queries, items, B, N, D, bias, history, similarity), k, csr(seen),
                                  csr(deny), csr(allow), at<const double>(dense_bound),
                                  at<const double>(init_bound), repeats, threads, at<float>(scores), at<int64_t>(rows),

@@ -6,6 +6,12 @@
 
 namespace fastrec {
 
+namespace {
+
+double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
+
+}  // namespace
+
 Order check_lists(Csr lists, int64_t n_rows, int64_t n_entries, int64_t n_cols) {
   if (lists.indptr[0] != 0 || lists.indptr[n_rows] != n_entries) return Order::kBroken;
   for (int64_t r = 0; r < n_rows; ++r)
@@ -31,8 +37,8 @@ double scaled_lengths(const float* values, int64_t n, int64_t dims, double scale
     double sums[kSums] = {};
     int64_t d = 0;
     for (; d + kSums <= dims; d += kSums)
-      for (int64_t j = 0; j < kSums; ++j) sums[j] += static_cast<double>(values[d + j]) * static_cast<double>(values[d + j]);
-    for (; d < dims; ++d) sums[0] += static_cast<double>(values[d]) * static_cast<double>(values[d]);
+      for (int64_t j = 0; j < kSums; ++j) sums[j] += square(values[d + j]);
+    for (; d < dims; ++d) sums[0] += square(values[d]);
     for (int64_t j = 1; j < kSums; ++j) sums[0] += sums[j];
     finite = finite && std::isfinite(sums[0]);
     out[i] = std::sqrt(sums[0]) * scale;

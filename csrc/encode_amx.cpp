@@ -4,7 +4,7 @@
 
 #include "encode_vec512.h"
 #include "encode_linear_kernel.h"
-#include "encode_tiles.h"
+#include "amx_tiles.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>

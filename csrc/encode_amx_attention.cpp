@@ -7,7 +7,7 @@
 #include "encode.h"
 #include "encode_vec512.h"
 #include "encode_math.h"
-#include "encode_tiles.h"
+#include "amx_tiles.h"
 
 namespace fastrec {
 namespace enc_amx_attention {

@@ -14,7 +14,8 @@ static void exact(const float* items, int64_t dims, const int32_t* rows, int64_t
   for (int64_t i = 0; i < n; i += kLanes) {
     const int64_t count = n - i < kLanes ? n - i : kLanes, ahead = n - i - count < kLanes ? n - i - count : kLanes;
     const float* from[kLanes];  // the last item fills the lanes that are left
-    for (int64_t lane = 0; lane < kLanes; ++lane) from[lane] = items + rows[i + (lane < count ? lane : count - 1)] * dims;
+    for (int64_t lane = 0; lane < kLanes; ++lane)
+      from[lane] = items + rows[i + (lane < count ? lane : count - 1)] * dims;
     Vec64 sums = Vec64::zero();
     for (int64_t d = 0; d < dims; d += 16) {
       const int64_t part = dims - d < 16 ? dims - d : 16;

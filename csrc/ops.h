@@ -31,7 +31,8 @@ enum class Order { kBroken, kNone, kAscending, kStrict };
 // Of lists with so many rows and entries: indptr ascends from 0 to n_entries, rows lie in [0, n_cols).
 Order check_lists(Csr lists, int64_t n_rows, int64_t n_entries, int64_t n_cols);
 
-// out [n]: scale times the length of every row of values [n, dims]; returns the largest, NaN where a row has NaN or inf.
+// out [n]: scale times the length of every row of values [n, dims]; returns the largest, NaN where a row has NaN or
+// inf.
 double scaled_lengths(const float* values, int64_t n, int64_t dims, double scale, double* out);
 
 // The levels that this machine can run, the best last.
@@ -48,7 +49,8 @@ void pack_items(const float* items, int64_t n, int64_t dims, float* rows, double
 
 // The screens of simd.h out of items [N, D], with scales [panels, 16] and errors [panels, 2]; what lies beyond N
 // stands for zeros.
-void screen_int8(const float* items, int64_t n, int64_t dims, uint8_t* codes, float* scales, float* errors, int threads);
+void screen_int8(const float* items, int64_t n, int64_t dims, uint8_t* codes, float* scales, float* errors,
+                 int threads);
 void screen_bf16(const float* items, int64_t n, int64_t dims, uint16_t* codes, float* scales, float* errors,
                  int threads);
 

@@ -13,8 +13,8 @@ static constexpr int64_t kAhead = 1024;
 // u w, and those on the way to the lower bounds, a few u (|x| + w), are below 2^-20 (|x| + w), and the last term covers
 // underflow. Not inline: the walk around it is long, and comes here seldom.
 template <bool kScaled>
-__attribute__((noinline)) static void push(const Screen& screen, int64_t panel, const Vec& bounds, float w, uint32_t mask,
-                                           Hits& hits) {
+__attribute__((noinline)) static void push(const Screen& screen, int64_t panel, const Vec& bounds, float w,
+                                           uint32_t mask, Hits& hits) {
   Vec width = Vec::all(w), lows = bounds;
   if (kScaled) {
     width = Vec::zero();

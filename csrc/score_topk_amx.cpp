@@ -2,17 +2,12 @@
 #if defined(__x86_64__)
 #define FASTREC_LEVEL amx
 
+#include "amx_tiles.h"
 #include "avx512_types.h"
 #include "scan_hits.h"
 
 namespace fastrec {
 namespace amx {
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 static constexpr int64_t kTileBytes = 1024;
 

@@ -31,9 +31,8 @@ void split_items(const TopkArgs& a, ScreenKind kind, const Kernel& level, Stop& 
   terms.sort_all(threads);
   std::vector<std::vector<uint64_t>> found(parts * n);
   parallel_for(parts, threads, [&](int64_t part) {
-    Search(a, kind, level, terms, stop)
-        .run(first, last, std::min(panels, units * part / parts * unit), std::min(panels, units * (part + 1) / parts * unit),
-             found.data() + part * n);
+    const auto begin = [&](int64_t i) { return std::min(panels, units * i / parts * unit); };
+    Search(a, kind, level, terms, stop).run(first, last, begin(part), begin(part + 1), found.data() + part * n);
   });
   for (int64_t u = 0; u < n; ++u) {
     std::vector<uint64_t> all;

@@ -10,7 +10,8 @@ namespace fastrec {
 std::vector<const Kernel*> simd_levels() {
   std::vector<const Kernel*> levels = {&kernel_scalar};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels.push_back(&kernel_avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt"))
+    levels.push_back(&kernel_avx2);
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     levels.push_back(&kernel_avx512);
@@ -51,7 +52,7 @@ std::vector<const Kernel*> simd_levels() {
 }
 
 const Kernel& simd_level(const char* name) {
-  const std::vector<const Kernel*> levels = simd_levels();
+  static const std::vector<const Kernel*> levels = simd_levels();
   if (*name == '\0') return *levels.back();
   for (const Kernel* level : levels)
     if (std::strcmp(level->name, name) == 0) return *level;

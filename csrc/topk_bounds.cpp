@@ -10,7 +10,9 @@ namespace {
 
 const double kUnit = std::ldexp(1.0, -24);
 
-double gamma(double n) { return n * kUnit > 0.5 ? std::numeric_limits<double>::infinity() : n * kUnit / (1.0 - n * kUnit); }
+double gamma(double n) {
+  return n * kUnit > 0.5 ? std::numeric_limits<double>::infinity() : n * kUnit / (1.0 - n * kUnit);
+}
 
 double length(const float* q, int64_t dims) {
   double length = 0.0;

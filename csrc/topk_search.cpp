@@ -34,9 +34,9 @@ void Search::run(int64_t first, int64_t last, int64_t panel_first, int64_t panel
   std::vector<uint32_t> words(n_words_);
   for (int64_t u = first; u < last; ++u) {
     int32_t offset = 0;
-    User user{u,
-              kind_ == ScreenKind::kNone ? Bound{} : bound_of(a_, kind_, u, walk_, level_.query_max, words.data(), &offset),
-              Filter(a_, u)};
+    Bound bound;
+    if (kind_ != ScreenKind::kNone) bound = bound_of(a_, kind_, u, walk_, level_.query_max, words.data(), &offset);
+    User user{u, bound, Filter(a_, u)};
     user.next_prune = k_ + 64;
     if (kind_ == ScreenKind::kNone || (a_.allow && a_.allow.size(u) <= shortest_walk)) {
       score_all(user);
@@ -122,7 +122,8 @@ void Search::scan(int64_t i, int64_t n_users, int64_t panel_first, int64_t panel
   tile.init = init_.data() + i * init_stride + (panel_first - block_first) * kLanes;
   tile.hits = hits_.data() + i;
   tile.first_user = i;
-  const int64_t tiles = (static_cast<int64_t>(users_.size()) + tile_ - 1) / tile_, fetching = std::min(tiles, kFetching);
+  const int64_t tiles = (static_cast<int64_t>(users_.size()) + tile_ - 1) / tile_;
+  const int64_t fetching = std::min(tiles, kFetching);
   if (tile_ > 2 && panel_last < panel_last_ && i / tile_ < fetching) {  // few users read ahead by themselves
     const int64_t panel_bytes = panel_bytes_of(kind_, a_.s.D);
     tile.ahead = static_cast<const char*>(a_.screen.codes) + panel_last * panel_bytes +
@@ -188,7 +189,8 @@ void Search::flush(int64_t i) {
   if (user.pool.size() >= user.next_prune) prune(user, hits);
 }
 
-// Raises kth_low to nearly the k-th largest lower bound in the pool: by bisection, as counting has no branches to guess.
+// Raises kth_low to nearly the k-th largest lower bound in the pool: by bisection, as counting has no branches to
+// guess.
 void Search::raise_kth_low(User& user) const {
   constexpr int kSteps = 16;
   const std::vector<float>& lows = user.pool.lows;
@@ -207,8 +209,9 @@ void Search::raise_kth_low(User& user) const {
   } else {
     for (int step = 0; step < kSteps; ++step) {
       const float middle = low + (high - low) / 2;
-      size_t count = 0;
-      for (const float x : lows) count += x >= middle;
+      int32_t matches = 0;  // as wide as a float, for the registers
+      for (const float x : lows) matches += x >= middle;
+      const size_t count = static_cast<size_t>(matches);
       (count >= k_ ? low : high) = middle;
       if (count >= k_ && count <= k_ + k_ / 16 + 1) break;  // near enough
     }
@@ -242,7 +245,7 @@ void Search::prune(User& user, Hits& hits) {
       }
     }
   }
-  user.next_prune = std::max<size_t>(3 * pool.size(), k_ + 64);
+  user.next_prune = std::max<size_t>(2 * pool.size(), k_ + 64);
 }
 
 // Replaces the scores of the walk by the exact ones and keeps the best k.
@@ -250,7 +253,7 @@ void Search::refine(User& user) {
   rows_.clear();
   for (const uint64_t key : user.pool.keys) rows_.push_back(row_of(key));
   user.pool.resize(0);
-  std::sort(rows_.begin(), rows_.end());
+  if (a_.s.history) std::sort(rows_.begin(), rows_.end());
   scores_.resize(rows_.size());
   exact_(user.u, rows_.data(), static_cast<int64_t>(rows_.size()), scores_.data());
   for (size_t i = 0; i < rows_.size(); ++i) user.best.push_back(to_key(scores_[i], rows_[i]));
@@ -275,7 +278,7 @@ void Search::settle(User& user) {
   prune(user, last);
   Pool& pool = user.pool;
   // Where little is left over, a second round costs more than it saves.
-  if (pool.size() <= k_ + k_ / 4 + 8) return refine(user);
+  if (pool.size() <= k_ + k_ / 2 + 8) return refine(user);
   select_best(pool.keys, k_);
   rest_.assign(pool.keys.begin() + k_, pool.keys.end());
   pool.resize(k_);

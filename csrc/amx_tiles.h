@@ -1,4 +1,4 @@
-// The tiles of AMX as both of its files use them: 8 of 16 rows of 64 bytes.
+// The tiles of AMX as its files use them: 8 of 16 rows of 64 bytes.
 #pragma once
 
 #include <stdint.h>
