@@ -79,7 +79,9 @@ PYBIND11_MODULE(_C, m) {
   }, "Names of the instruction-set levels that this machine can run, the best last.");
 
   m.def("address", [](const py::array& array, int type) -> Address {
-    if (array.dtype().num() != type || !(array.flags() & py::array::c_style)) return 0;
+    const py::dtype dtype = array.dtype();
+    const bool swapped = dtype.byteorder() != '=' && dtype.byteorder() != '|';
+    if (dtype.num() != type || swapped || !(array.flags() & py::array::c_style)) return 0;
     return reinterpret_cast<Address>(array.data());
   }, "Where the data of a contiguous array of this dtype number lie; 0 for any other array.",
      py::arg("array").noconvert(), py::arg("type"));
