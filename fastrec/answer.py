@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrec import arguments, config, fuse, pipeline, retrieve, score
+from fastrec import arguments, cold, config, fuse, pipeline, score
 from fastrec.errors import ConfigError, DataError
 from fastrec.results import Recommendations
 from fastrec.state import State
@@ -71,7 +71,7 @@ def answer(
         """Answer the users at these positions in one space."""
         bias = features.bias if factors is None else score.boosted(features.bias, factors, call)
         asked = [ids[i] for i in users.tolist()]
-        found = retrieve.search(
+        found = cold.search(
             features,
             queries,
             min(10 * k, len(state.items)) if rules.diversity else wanted,
@@ -82,17 +82,17 @@ def answer(
             backend=backend,
         )
         if rules.diversity:
-            found = score.diversify(found, features, wanted, float(rules.diversity))
+            found = cold.diversify(found, features, wanted, float(rules.diversity))
         rows[users, :wanted], scores[users, :wanted] = found.rows, found.scores
         if rules.explain:
-            why = score.explain(features, queries, histories.take(users), found, factors)
+            why = cold.explain(features, queries, histories.take(users), found, factors)
             for i, row in zip(users.tolist(), why, strict=True):
                 explanations[i] = [arguments.readable(e, state) for e in row]
 
     for start in range(0, len(ids), pipeline.USERS_AT_ONCE):
         users = np.arange(start, min(start + pipeline.USERS_AT_ONCE, len(ids)))
         if vectors is None:
-            queries = fuse.queries(state.features, histories.take(users))
+            queries = cold.queries(state.features, histories.take(users))
         else:
             queries = fuse.vector_queries(state.features, vectors[users])
         silent = queries.silent

@@ -171,7 +171,7 @@ def test_events(given: Any, state: State, settings: Settings) -> tuple[Interacti
     cleaned = _clean("evaluate", given, state, settings)
     user_ids = cleaned.users.ids(np.arange(len(cleaned.users))).tolist()
     item_ids = cleaned.items.ids(np.arange(len(cleaned.items))).tolist()
-    train = state.interactions.take(state.users.rows(user_ids))
+    train, _ = state.histories.take(state.users.rows(user_ids))
     c = cleaned.interactions
     rows = state.items.rows(item_ids)[c.items]
     n = len(state.items)
@@ -196,6 +196,8 @@ def item_mask(call: str, allow: Any, deny: Any, where: Any, state: State) -> Boo
         rows = state.items.rows(id_list(call, name, ids)[0])
         named[rows[rows >= 0]] = inside
         mask = named if mask is None else mask & named
+    if state.removed is not None:
+        mask = ~state.removed if mask is None else mask & ~state.removed
     return mask
 
 

@@ -31,7 +31,7 @@ def evaluate(
     state: State, settings: Settings, test: Any, *, split: str, k: int, per_model: bool, ladder: bool
 ) -> Evaluation:
     """Recommender.evaluate: of a fitted model on given events, or of its settings on a split of what it has."""
-    seed = settings.seed
+    seed, state = settings.seed, state.fitted()
     if test is None:
         model = resolve(settings.models), settings.weights, state.interactions, state.embeddings
         return evaluate_split(*model, split=split, goal=state.goal, k=k, seed=seed, per_model=per_model, ladder=ladder)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fastrec import fuse, ops
-from fastrec.data import Columns, Vocab
+from fastrec import cold, fuse, ops
+from fastrec.data import Columns, GrownVocab, Vocab
 from fastrec.encode import Encoder
 from fastrec.errors import ArtifactError, BackendUnavailable
+from fastrec.histories import Histories
 from fastrec.state import Settings, State
 from fastrec.store import artifact
 from fastrec.types import (
@@ -22,6 +23,7 @@ from fastrec.types import (
     Embeddings,
     Features,
     FoldInSource,
+    Fresh,
     Interactions,
     Report,
     SequenceSource,
@@ -39,17 +41,29 @@ _SEQUENCE = ("backbone", "heads", "layers", "length", "epochs")
 def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> None:
     """Write ``state`` as an artifact; see store/artifact.py for what a folder holds."""
     embedded = state.embeddings is not None
+    users, interactions, seen = _users(state)
     arrays: artifact.Arrays = {
-        "interactions.indptr": state.interactions.indptr,
-        "interactions.items": state.interactions.items,
-        "interactions.times": state.interactions.times,
-        "interactions.weights": state.interactions.weights,
-        "seen.indices": state.seen.indices,
+        "interactions.indptr": interactions.indptr,
+        "interactions.items": interactions.items,
+        "interactions.times": interactions.times,
+        "interactions.weights": interactions.weights,
+        "seen.indices": seen.indices,
+        "landmarks": state.landmarks,
         "features.rows": state.features.items.rows,
         **{f"features.{part}": getattr(state.features.items.screen, part) for part in _SCREEN},
         "features.bias": state.features.bias,
         "popular.bias": state.popular.bias,
     }
+    if state.fresh is not None:
+        arrays |= {"fresh.neighbors": state.fresh.neighbors, "fresh.shares": state.fresh.shares}
+        arrays |= {f"fresh.vectors.{name}": vectors for name, vectors in state.fresh.vectors.items()}
+        if state.fresh.embeddings is not None:
+            arrays["fresh.embeddings"] = state.fresh.embeddings.vectors
+            arrays["fresh.known"] = state.fresh.embeddings.known
+    if state.removed is not None:
+        arrays["removed"] = state.removed
+    if state.histories.again:
+        arrays["again"] = np.array(list(state.histories.again.items()), np.int64)
     if state.embeddings is not None:
         arrays["embeddings.vectors"] = state.embeddings.vectors
         arrays["embeddings.known"] = state.embeddings.known
@@ -60,6 +74,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         entry: dict[str, Any] = {"name": s.name, "kind": type(s).__name__}
         if isinstance(s, BiasSource):
             arrays[f"source.{s.name}.bias"] = s.bias
+            entry["half_life"] = _plain(s.half_life)
         else:
             entry["decay"] = s.decay
         if isinstance(s, DenseSource):
@@ -82,6 +97,12 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "encoder": encoder.name if isinstance(encoder, Encoder) else None,
         "encoder_fingerprint": encoder.weights_fingerprint if isinstance(encoder, Encoder) and embedded else None,
         "goal": state.goal,
+        "means": state.means,
+        "timed": state.timed,
+        "trend": state.trend,
+        "log_version": state.version,
+        "popular_half_life": _plain(state.popular.half_life),
+        "fresh": None if state.fresh is None else sorted(state.fresh.vectors),
         "columns": dataclasses.asdict(state.columns),
         "popular": state.popular.name,
         "report": dataclasses.asdict(state.report),
@@ -100,7 +121,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         },
     }
     tables = {
-        "users": state.users.to_arrow(),
+        "users": users.to_arrow(),
         "items": state.items.to_arrow(),
         "catalog": state.catalog.table,
     }
@@ -134,11 +155,52 @@ def check_encoder(folder: Any, encoder: Any, wanted: str | None) -> None:
         )
 
 
+def _users(state: State) -> tuple[Vocab, Interactions, Csr]:
+    """The users that are still there: (ids, histories, items of each); of the erased ones nothing is written."""
+    gone: frozenset[int] = getattr(state.users, "gone", frozenset())
+    if not gone:
+        return state.users, state.interactions, state.seen
+    kept = np.array([row for row in range(len(state.users)) if row not in gone], np.int64)
+    return Vocab(state.users.series.gather(kept)), state.interactions.take(kept), state.seen.take(kept)
+
+
+def _plain(half_life: float | None) -> float | str | None:
+    """JSON has no infinity."""
+    return "inf" if half_life == np.inf else half_life
+
+
+def _half_life(plain: float | str | None) -> float | None:
+    return None if plain is None else float(plain)
+
+
+def _items(table: Any, fitted: int, removed: Any) -> Vocab:
+    """The ids of fitted and later items; one that was removed and came back stands there twice."""
+    vocab = Vocab.from_arrow(table)
+    if fitted == len(vocab) and removed is None:
+        return vocab
+    later = vocab.series[fitted:].to_list()
+    grown = GrownVocab.of(Vocab(vocab.series[:fitted])).with_added(later)
+    return grown.without(np.flatnonzero(removed).tolist()) if removed is not None else grown
+
+
+def _fresh(config: dict[str, Any], arrays: artifact.Arrays) -> Fresh | None:
+    if config["fresh"] is None:
+        return None
+    embeddings = None
+    if "fresh.embeddings" in arrays:
+        embeddings = Embeddings(arrays["fresh.embeddings"], arrays["fresh.known"])
+    vectors = {name: arrays[f"fresh.vectors.{name}"] for name in config["fresh"]}
+    return Fresh(embeddings, vectors, arrays["fresh.neighbors"], arrays["fresh.shares"])
+
+
 def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, Any]) -> State:
-    items = Vocab.from_arrow(tables["items"])
-    n = len(items)
+    fresh, removed = _fresh(config, arrays), arrays.get("removed")
+    all_items = tables["items"].num_rows
+    n = all_items - (0 if fresh is None else fresh.n_items)
+    items = _items(tables["items"], n, removed)
     indptr, rows, times, weights = (arrays[f"interactions.{p}"] for p in ("indptr", "items", "times", "weights"))
-    interactions = Interactions(indptr, rows, times, weights, n)
+    interactions = Interactions(indptr, rows, times, weights, all_items)
+    again = {int(old): int(new) for old, new in arrays.get("again", ())}
     embeddings = None
     if "embeddings.vectors" in arrays:
         embeddings = Embeddings(arrays["embeddings.vectors"], arrays["embeddings.known"])
@@ -161,23 +223,29 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
     return State(
         users=Vocab.from_arrow(tables["users"]),
         items=items,
-        interactions=interactions,
-        seen=Csr(interactions.indptr, arrays["seen.indices"], n),
+        histories=Histories.of(interactions, Csr(indptr, arrays["seen.indices"], all_items)).widened(all_items, again),
         catalog=Catalog(tables["catalog"], **{name: tuple(columns) for name, columns in config["catalog"].items()}),
         embeddings=embeddings,
-        features=features,
+        features=cold.attach(features, fresh),
         sources=sources,
-        popular=BiasSource(config["popular"], arrays["popular.bias"]),
+        popular=BiasSource(config["popular"], arrays["popular.bias"], _half_life(config["popular_half_life"])),
         report=Report(**report),
         goal=config["goal"],
         columns=Columns(**config["columns"]),
+        means=config["means"],
+        timed=config["timed"],
+        landmarks=arrays["landmarks"],
+        fresh=fresh,
+        removed=removed,
+        trend=None if config["trend"] is None else tuple(config["trend"]),
+        version=config["log_version"],
     )
 
 
 def _source(entry: dict[str, Any], arrays: artifact.Arrays, embeddings: Embeddings | None, n: int) -> Source:
     name, kind = entry["name"], entry["kind"]
     if kind == "BiasSource":
-        return BiasSource(name, arrays[f"source.{name}.bias"])
+        return BiasSource(name, arrays[f"source.{name}.bias"], _half_life(entry["half_life"]))
     if kind == "FoldInSource":
         vectors, gram = arrays[f"source.{name}.vectors"], arrays[f"source.{name}.gram"]
         return FoldInSource(name, vectors, entry["decay"], gram, entry["alpha"])

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastrec import arguments, config, data, encode, evaluation, fuse, ops, pipeline, retrieve
+from fastrec import arguments, cold, config, data, encode, evaluation, ops, pipeline
 from fastrec.answer import Rules, answer, text_vectors
-from fastrec.errors import ConfigError, NotFittedError, UnknownIdError
+from fastrec.errors import ConfigError, UnknownIdError
+from fastrec.histories import Histories
+from fastrec.keeping import Keeping
+from fastrec.live import Live
 from fastrec.models import resolve
-from fastrec.persist import check_encoder, read_state, write_state
+from fastrec.persist import check_encoder, read_state
 from fastrec.results import Evaluation, Recommendations
 from fastrec.state import Settings, State
+from fastrec.store import open_store, read_key
 from fastrec.types import F32, DenseSource, Interactions, Report
 
 log = logging.getLogger("fastrec")
@@ -22,7 +26,7 @@ log = logging.getLogger("fastrec")
 __all__ = ["Recommender", "load"]
 
 
-class Recommender:
+class Recommender(Keeping):
     """Recommendations from events and item texts.
 
     encoder: "minilm", a Hugging Face model id or folder, an ``Encoder``, a callable list[str] -> [n, D],
@@ -33,6 +37,7 @@ class Recommender:
     weights: "learned" on a temporal holdout of the training data, "equal", or {source name: weight >= 0}
     event_weights: {kind of event: weight >= 0}, over the defaults of ``fastrec.data``
     half_life: days in which an event loses half its weight; None for no decay
+    store: where events after fitting become durable: the path of a file, redis://..., or an EventStore; None: nowhere
     cache_dir: folder for embeddings; default FASTREC_CACHE or ~/.cache/fastrec
     seed: of everything random
     progress: show progress on a terminal, log lines elsewhere
@@ -50,14 +55,12 @@ class Recommender:
         weights: Any = "learned",
         event_weights: Mapping[str, float] | None = None,
         half_life: float | None = None,
-        store: None = None,
+        store: Any = None,
         cache_dir: str | os.PathLike[str] | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
         arguments.check_choice("Recommender", "device", device, ("auto", "cpu", "cuda"))
-        if store is not None:
-            raise ConfigError(f"[Recommender] store={store!r}: this version keeps events in memory; expected None")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ConfigError(f"[Recommender] seed={seed!r}, expected a whole number >= 0")
         self._settings = Settings(
@@ -71,7 +74,8 @@ class Recommender:
         resolve(models)  # a wrong name shows here, not after an hour of fitting
         ops.CATALOGUE["score_topk"].choose(backend)  # and a backend that cannot run
         self._encoder = encode.as_encoder(encoder, device=device, cache_dir=cache_dir, progress=progress)
-        self._state: State | None = None
+        self._store = None if store is None else open_store(store, key=read_key(None))
+        self._live = None
 
     # ---- learning
 
@@ -122,20 +126,25 @@ class Recommender:
         features, sources = pipeline.fit_features(
             resolve(s.models), s.weights, cleaned.interactions, embeddings, goal, s.seed
         )
-        self._state = State(
+        popular = pipeline.popularity(sources, cleaned.interactions)
+        state = State(
             users=cleaned.users,
             items=cleaned.items,
-            interactions=cleaned.interactions,
-            seen=cleaned.interactions.seen(),
+            histories=Histories.of(cleaned.interactions),
             catalog=cleaned.catalog,
             embeddings=embeddings,
             features=features,
             sources=sources,
-            popular=pipeline.popularity(sources, cleaned.interactions),
+            popular=popular,
             report=cleaned.report,
             goal=goal,
             columns=columns,
+            means=cleaned.means,
+            timed=cleaned.timed,
+            landmarks=cold.landmarks(embeddings, popular.bias),
+            version=0 if self._store is None else self._store.version,
         )
+        self._live = Live(state, s, self._encoder, self._store)
         return self
 
     # ---- recommending
@@ -171,7 +180,7 @@ class Recommender:
         ids, single = arguments.id_list("recommend", "users", users)
         rows = state.users.rows(ids)
         ids, rows = arguments.unknown_users("recommend", ids, rows, on_unknown)
-        histories, seen = state.interactions.take(rows), state.seen.take(rows)
+        histories, seen = state.histories.take(rows)
         if at is not None:
             histories = histories.select(histories.times <= arguments.seconds("recommend", at))
             seen = histories.seen()
@@ -248,7 +257,7 @@ class Recommender:
             positions = np.flatnonzero(known).tolist()
             vectors = vectors[known]
         ask = Rules(call, k, filter_seen, allow, deny, where, boost, diversity, explain)
-        nobody = state.interactions.take(np.full(len(positions), -1))
+        nobody, _ = state.histories.take(np.full(len(positions), -1))
         return answer(
             state.only("content", call), ask, positions, nobody, None, vectors, single, self._settings.backend
         )
@@ -295,22 +304,22 @@ class Recommender:
         item_ids, _ = arguments.id_list("score", "items", items)
         rows = arguments.known_rows("score", "user", user_ids, state.users)
         columns = arguments.known_rows("score", "item", item_ids, state.items)
-        queries = fuse.queries(state.features, state.interactions.take(rows))
-        return retrieve.scores(state.features, queries, columns)
+        queries = cold.queries(state.features, state.histories.take(rows)[0])
+        return cold.scores(state.features, queries, columns)
 
     def user_vectors(self, users: Any) -> F32:
         """The dense part of the fused user features, float32 [B, D]."""
         state = self._fitted("user_vectors")
         ids, _ = arguments.id_list("user_vectors", "users", users)
         rows = arguments.known_rows("user_vectors", "user", ids, state.users)
-        return fuse.queries(state.features, state.interactions.take(rows)).vectors
+        return cold.queries(state.features, state.histories.take(rows)[0]).vectors
 
     def item_vectors(self, items: Any) -> F32:
         """The dense part of the fused item features, float32 [n, D]."""
         state = self._fitted("item_vectors")
         ids, _ = arguments.id_list("item_vectors", "items", items)
         rows = arguments.known_rows("item_vectors", "item", ids, state.items)
-        dense = [s.vectors[rows] for s in state.features.sources if isinstance(s, DenseSource)]
+        dense = [cold.gather(s, state.fresh, rows) for s in state.features.sources if isinstance(s, DenseSource)]
         return np.concatenate([np.empty((len(rows), 0), np.float32), *dense], axis=1)
 
     def evaluate(
@@ -337,37 +346,19 @@ class Recommender:
     def user_ids(self) -> list[Any]:
         """All user ids, in the order of their first event."""
         users = self._fitted("user_ids").users
-        return list(users.ids(np.arange(len(users))))
+        return users.all_ids()
 
     @property
     def item_ids(self) -> list[Any]:
         """All item ids, in the order of their first event, then of the items table: the order that breaks ties."""
         items = self._fitted("item_ids").items
-        return list(items.ids(np.arange(len(items))))
+        return items.all_ids()
 
     @property
     def weights(self) -> dict[str, float]:
         """Weight of every source in the fused space; a source that does not help is not there."""
         f = self._fitted("weights").features
         return {s.name: float(w) for s, w in zip(f.sources, f.weights, strict=True)}
-
-    # ---- keeping
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the model to a folder: atomic, checksummed, no pickle; an older model there is replaced.
-
-        A callable encoder cannot be written: hand it to ``load`` again.
-        """
-        write_state(folder, self._fitted("save"), self._settings, self._encoder)
-
-    # ---- inside
-
-    def _fitted(self, call: str) -> State:
-        if self._state is None:
-            raise NotFittedError(
-                f"[{call}] the recommender has no model yet; call fit(interactions, items) or load first"
-            )
-        return self._state
 
 
 def load(
@@ -376,18 +367,20 @@ def load(
     device: str = "auto",
     mmap: bool = True,
     encoder: Callable[[list[str]], npt.NDArray[Any]] | Any = None,
+    store: Any = None,
 ) -> Recommender:
     """The recommender that ``save`` wrote; with ``mmap`` its arrays are shared with other processes.
 
     encoder: only for a model whose encoder was a callable
+    store: the event log that the model was served with: what happened since ``save`` is applied again
     Raises ArtifactError naming the file for every kind of damage, and where the encoder's weights are other
     ones now than those that made the item vectors.
     """
     state, settings, saved = read_state(folder, mmap=mmap)
     spec = saved["encoder"] if encoder is None else encoder
-    rec = Recommender(encoder=spec, device=device, models=settings.models)
+    rec = Recommender(encoder=spec, device=device, models=settings.models, store=store)
     if encoder is None:
         check_encoder(folder, rec._encoder, saved["encoder_fingerprint"])
-    rec._settings = settings
-    rec._state = state
+    rec._settings, rec._live = settings, Live(state, settings, rec._encoder, rec._store)
+    rec._live.replay()
     return rec

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fastrec import fuse
+from fastrec import cold, fuse
 from fastrec.data import Columns, Vocab
 from fastrec.errors import ConfigError
-from fastrec.types import BiasSource, Catalog, Csr, Embeddings, Features, Interactions, Report, Source
+from fastrec.histories import Histories
+from fastrec.types import I64, BiasSource, Bool, Catalog, Csr, Embeddings, Features, Fresh, Interactions, Report, Source
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,29 @@ class Settings:
         plain = dataclasses.asdict(self)
         if not isinstance(self.models, str):
             plain["models"] = [
-                m if isinstance(m, str) else {"name": m.name, **dataclasses.asdict(m)} for m in self.models
+                m if isinstance(m, (str, dict)) else {"name": m.name, **dataclasses.asdict(m)} for m in self.models
             ]
         return plain
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A fitted model; never changed, only replaced as a whole, so that readers need no lock.
+    """A fitted model and what happened since; never changed, only replaced as a whole, so that readers need no lock.
 
+    users, items, catalog: of all; embeddings, features and sources are of the items that were fitted
     sources: all that were fitted, also those of weight 0 that ``features`` leaves out
     columns: names of the event columns in the caller's tables
     popular: popularity, whether it is among the sources or not: the answer for users of whom nothing is known
+    means: mean value of each kind of event; timed: whether events have timestamps
+    landmarks: rows of fitted items that a new one may be likened to, see ``fastrec.cold``
+    fresh: the items that came after fitting; removed: bool [N], None where all are there
+    trend: (start, latest, scale) of ``fastrec.trend``; None before the first event after fitting
+    version: place in the event log up to which everything is in here
     """
 
     users: Vocab
     items: Vocab
-    interactions: Interactions
-    seen: Csr
+    histories: Histories
     catalog: Catalog
     embeddings: Embeddings | None
     features: Features
@@ -55,8 +61,52 @@ class State:
     report: Report
     goal: str
     columns: Columns
-    _views: dict[str, "State"] = field(default_factory=dict, repr=False)
+    means: dict[str, float] = field(default_factory=dict)
+    timed: bool = True
+    landmarks: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    fresh: Fresh | None = None
+    removed: Bool | None = None
+    trend: tuple[float, float, float] | None = None
+    version: int = 0
+    _views: dict[str, Features] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def interactions(self) -> Interactions:
+        """The histories of all users in CSR; takes time where users changed."""
+        return self.histories.folded()[0]
+
+    @property
+    def seen(self) -> Csr:
+        """The items of every user, ascending; takes time where users changed."""
+        return self.histories.folded()[1]
+
+    def fitted(self) -> "State":
+        """The same model over the items that were fitted alone: of the others no split of the data knows."""
+        if self.fresh is None:
+            return self
+        n = self.features.items.n_items
+        histories = self.interactions.select(self.interactions.items < n)
+        histories = dataclasses.replace(histories, n_items=n)
+        sources, kept = (
+            tuple(dataclasses.replace(s, bias=s.bias[:n]) if isinstance(s, BiasSource) else s for s in group)
+            for group in (self.sources, self.features.sources)
+        )
+        features = dataclasses.replace(
+            self.features, sources=kept, bias=self.features.bias[:n].copy(), fresh=None, fresh_items=None
+        )
+        return dataclasses.replace(
+            self,
+            items=Vocab(self.items.series[:n]),
+            histories=Histories.of(histories),
+            catalog=dataclasses.replace(self.catalog, table=self.catalog.table[:n]),
+            features=features,
+            sources=sources,
+            popular=dataclasses.replace(self.popular, bias=self.popular.bias[:n]),
+            fresh=None,
+            removed=None if self.removed is None else self.removed[:n],
+            _views={},
+        )
 
     def only(self, name: str, call: str) -> "State":
         """The same model with one source alone; ConfigError where there is none that compares items."""
@@ -65,9 +115,9 @@ class State:
             raise ConfigError(f"[{call}] no source {name!r} compares items, the model has {sorted(comparing)}")
         with self._lock:
             if name not in self._views:
-                features = fuse.fuse([comparing[name]], {name: 1.0}, len(self.items))
-                self._views[name] = dataclasses.replace(self, features=features, _views={})
-            return self._views[name]
+                features = fuse.fuse([comparing[name]], {name: 1.0}, self.features.items.n_items)
+                self._views[name] = cold.attach(features, self.fresh)
+            return dataclasses.replace(self, features=self._views[name], _views={})
 
     @property
     def fallback(self) -> Features:

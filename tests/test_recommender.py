@@ -258,7 +258,7 @@ def test_a_failed_fit_leaves_the_model_as_it_was(events, items):
         ({"weights": "best"}, "weights='best'"),
         ({"weights": {"content": -1}}, r"weights\['content'\]=-1"),
         ({"seed": -1}, "seed=-1"),
-        ({"store": "redis://"}, "store='redis://'"),
+        ({"store": 3}, "store=3"),
     ],
 )
 def test_settings_out_of_range(keywords, message):

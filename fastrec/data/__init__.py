@@ -1,8 +1,19 @@
 """Raw tables -> Interactions + Catalog, with a report of everything that was dropped or merged."""
 
-from fastrec.data.clean import DEFAULT_EVENT_WEIGHTS, Cleaned, clean
+from fastrec.data.catalog import new_items
+from fastrec.data.clean import DEFAULT_EVENT_WEIGHTS, Cleaned, clean, event_rows
 from fastrec.data.columns import Columns
 from fastrec.data.read import read
-from fastrec.data.vocab import Vocab
+from fastrec.data.vocab import GrownVocab, Vocab
 
-__all__ = ["Cleaned", "Columns", "DEFAULT_EVENT_WEIGHTS", "Vocab", "clean", "read"]
+__all__ = [
+    "Cleaned",
+    "Columns",
+    "DEFAULT_EVENT_WEIGHTS",
+    "event_rows",
+    "GrownVocab",
+    "new_items",
+    "Vocab",
+    "clean",
+    "read",
+]

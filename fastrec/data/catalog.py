@@ -11,6 +11,7 @@ from fastrec.data.checks import Place
 from fastrec.data.files import FOREIGN
 from fastrec.data.read import read
 from fastrec.data.vocab import Vocab
+from fastrec.errors import DataError
 from fastrec.types import Catalog
 
 #: Names of columns that hold running text, in the order in which they are read.
@@ -90,6 +91,34 @@ def align(table: pl.DataFrame | None, events: Vocab, counts: dict[str, Any]) -> 
         counts["empty_texts"] = int(np.logical_and.reduce([b.to_numpy() for b in readable]).sum())
     arrow = aligned.to_arrow(compat_level=pl.CompatLevel.oldest())
     return Catalog(pa.table(arrow), tuple(text), tuple(labels), tuple(vectors)), vocab
+
+
+def new_items(source: Any, known: Catalog, items: Vocab, where: str) -> tuple[Any, dict[str, int]]:
+    """(pyarrow.Table in the columns of ``known`` of the items that are not among ``items``, counts).
+
+    Columns that the catalogue does not have are left out, those that the table does not have are null. Raises DataError
+    for a table that cannot be understood and for a column of another type than the catalogue has.
+    """
+    counts: dict[str, Any] = {}
+    notes: list[str] = []
+    table = read_items(source, "item_id", items, False, where, counts, notes)
+    ids = table["item_id"].to_list()
+    cold = items.rows(ids) < 0
+    arrow = pa.table(table.filter(pl.Series(cold)).to_arrow(compat_level=pl.CompatLevel.oldest()))
+    columns = []
+    for field in known.table.schema:
+        if field.name not in arrow.column_names:
+            columns.append(pa.nulls(arrow.num_rows, field.type))
+            continue
+        try:
+            columns.append(arrow[field.name].combine_chunks().cast(field.type))
+        except pa.ArrowException as error:
+            got = arrow.schema.field(field.name).type
+            message = f"[{where}] items: column {field.name!r} is {got}, expected {field.type} as in fit"
+            raise DataError(message, column=field.name) from error
+    dropped = counts["missing_item_ids_dropped"] + counts["duplicate_items_dropped"]
+    aligned = pa.table(columns, schema=known.table.schema)
+    return aligned, {"already_known": int((~cold).sum()), "dropped": dropped}
 
 
 def _usual(series: pl.Series, place: Place, notes: list[str]) -> pl.Series | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,10 @@ class Cleaned:
     report: Report
     user_table: Any = None
     """pyarrow.Table of U rows with the column user_id and what the users table says; None without one."""
+    means: dict[str, float] = field(default_factory=dict)
+    """Mean value of each kind of event, "" for events without a kind; empty where no event has a value."""
+    timed: bool = True
+    """Whether the events had timestamps; else their times are places in the input."""
 
 
 def clean(
@@ -107,7 +111,54 @@ def clean(
     report = Report(
         **counts, users=len(user_vocab), items=len(item_vocab), events=len(merged.items), notes=tuple(notes)
     )
-    return Cleaned(merged, catalog, user_vocab, item_vocab, report, user_table)
+    return Cleaned(merged, catalog, user_vocab, item_vocab, report, user_table, _means(events), timed)
+
+
+def event_rows(
+    given: Any, columns: Columns, users: Vocab, items: Vocab, where: str
+) -> tuple[list[tuple[Any, ...]], bool, dict[str, Any]]:
+    """((user, item, time, kind, value, text) of each event, whether they have times, counts of what was dropped).
+
+    given: a table with columns of the same names as in ``clean``, of which only user and item must be there; None
+    stands for what an event does not have. Exact repeats within the table are dropped. Raises DataError as ``clean``
+    does.
+    """
+    frame = read(given, where=where, only=columns.all)
+    known = {f.name: getattr(columns, f.name) for f in fields(columns)}
+    # What fit needed and this table does not have is done without.
+    present = {f: n for f, n in known.items() if n in frame.columns or f in ("user_id", "item_id")}
+    counts: dict[str, Any] = {"rows_read": frame.height}
+    events, timed = _events(frame, Columns(**present), False, where, counts)
+    for name, column, vocab in (("user", columns.user_id, users), ("item", columns.item_id, items)):
+        if len(vocab):
+            checks.same_kind(events[name], vocab, Place(where, "interactions", column))
+    distinct = events.unique(maintain_order=True)
+    counts["duplicates_dropped"] = events.height - distinct.height
+    parts = [distinct[n] if n in distinct.columns else [None] * distinct.height for n in _PARTS]
+    return list(zip(*(list(p) for p in parts), strict=True)), timed, counts
+
+
+def strength(kind: str | None, value: float | None, weights: Mapping[str, float], means: Mapping[str, float]) -> float:
+    """The weight of one event as ``clean`` gives it, with the means of the events that were cleaned then."""
+    by = kind or ""
+    base = float(weights.get(by, 1.0)) if by else (weights["rating"] if means and value is not None else 1.0)
+    mean = means.get(by, 0.0)
+    if value is None or not mean > 0:
+        return base
+    return base * min(max(value / mean, 0.0), 5.0)
+
+
+#: What an event consists of, in order.
+_PARTS = ("user", "item", "time", "kind", "value", "text")
+
+
+def _means(events: pl.DataFrame) -> dict[str, float]:
+    """Mean value of each kind of event that has a finite one."""
+    if "value" not in events.columns:
+        return {}
+    by = pl.col("kind").fill_null("") if "kind" in events.columns else pl.lit("")
+    found = events.group_by(by.alias("kind"), maintain_order=True).agg(pl.col("value").mean())
+    return {kind: float(mean) for kind, mean in found.iter_rows() if mean is not None and math.isfinite(mean)}
 
 
 def _finite(number: Any) -> bool:

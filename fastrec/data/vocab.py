@@ -78,6 +78,10 @@ class Vocab:
         out[wanted < 0] = None
         return out
 
+    def all_ids(self) -> list[Any]:
+        """All ids in the order of their rows, without those that are gone."""
+        return self._ids.to_list()
+
     def to_arrow(self) -> Any:
         """pyarrow.Table with the column ``id``."""
         return pl.DataFrame({"id": self._ids}).to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -88,6 +92,85 @@ class Vocab:
         series = pl.from_arrow(table["id"].combine_chunks())
         assert isinstance(series, pl.Series)
         return cls(series)
+
+
+class GrownVocab(Vocab):
+    """A vocabulary to which ids were added, and of which some are gone; the rows of the others stay.
+
+    Adding shares the list and the dict with the vocabulary before: it takes no time that grows with the size, and the
+    one before still knows only its own, since it passes over rows beyond its length. One thread adds at a time.
+    """
+
+    def __init__(self, base: Vocab, added: list[Any], found: dict[Any, int], n: int, gone: frozenset[int]) -> None:
+        self._base, self._added, self._found, self._n, self.gone = base, added, found, n, gone
+        self._all: pl.Series | None = None
+
+    @classmethod
+    def of(cls, vocab: Vocab) -> "GrownVocab":
+        """The vocabulary itself where it can grow already, else one around it."""
+        return vocab if isinstance(vocab, GrownVocab) else cls(vocab, [], {}, len(vocab), frozenset())
+
+    def __len__(self) -> int:
+        return self._n
+
+    @property
+    def is_int(self) -> bool:
+        if len(self._base) or not self._added:
+            return self._base.is_int
+        return isinstance(self._added[0], int)
+
+    @property
+    def series(self) -> pl.Series:
+        """The ids, String or Int64 [n], gone ones too."""
+        if self._all is None:
+            more = self._added[: self._n - len(self._base)]
+            kind = pl.Int64 if self.is_int else pl.String
+            self._all = pl.concat([self._base.series.cast(kind), pl.Series("id", more, dtype=kind)])
+        return self._all
+
+    def with_added(self, ids: Sequence[Any]) -> "GrownVocab":
+        """With these ids behind the others; an id that is gone may come again, with a new row."""
+        for row, one in enumerate(ids, self._n):
+            self._added.append(one)
+            self._found[one] = row
+        return GrownVocab(self._base, self._added, self._found, self._n + len(ids), self.gone)
+
+    def old_rows(self, ids: Sequence[Any]) -> I64:
+        """The row that each id had before it was gone, int64 [n]; -1 for one that never was or is still there."""
+        rows = GrownVocab(self._base, self._added, self._found, self._n, frozenset()).rows(ids)
+        return np.array([row if row in self.gone else -1 for row in rows.tolist()], np.int64)
+
+    def without(self, rows: Sequence[int]) -> "GrownVocab":
+        """Without the ids of these rows."""
+        return GrownVocab(self._base, self._added, self._found, self._n, self.gone | frozenset(rows))
+
+    def rows(self, ids: Sequence[Any]) -> I64:
+        """Row of each id, int64 [n]; -1 for one that is unknown, gone or of the other kind."""
+        rows = self._base.rows(ids)
+        if not self._found and not self.gone:
+            return rows
+        for i, (one, row) in enumerate(zip(ids, rows.tolist(), strict=True)):
+            later = self._found.get(one, -1) if not isinstance(one, bool) else -1
+            if 0 <= later < self._n:
+                row = later
+            rows[i] = -1 if row in self.gone else row
+        return rows
+
+    def ids(self, rows: npt.ArrayLike) -> npt.NDArray[np.object_]:
+        """Id of each row as Python str or int, object [n]; None for row -1."""
+        wanted = np.asarray(rows, np.int64)
+        size = len(self._base)
+        out = self._base.ids(np.where(wanted < size, wanted, -1))
+        for i in np.flatnonzero(wanted >= size).tolist():
+            out[i] = self._added[wanted[i] - size]
+        return out
+
+    def all_ids(self) -> list[Any]:
+        listed = self.series.to_list()
+        return [one for row, one in enumerate(listed) if row not in self.gone] if self.gone else listed
+
+    def to_arrow(self) -> Any:
+        return Vocab(self.series).to_arrow()
 
 
 def _is_text(value: Any) -> bool:

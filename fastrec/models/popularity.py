@@ -47,7 +47,7 @@ class Popularity:
         total = counts.sum()
         if total > 0:
             counts *= len(interactions.items) / total
-        return BiasSource(self.name, np.log1p(counts).astype(np.float32))
+        return BiasSource(self.name, np.log1p(counts).astype(np.float32), half_life)
 
 
 def decayed_counts(interactions: Interactions, half_life: float) -> F64:
