@@ -9,6 +9,7 @@ Shape legend: N fitted items, n new ones, whose rows are N .. N + n - 1, m neigh
 """
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fastrec.profiles import profiles
 from fastrec.types import (
     F32,
     F64,
+    I32,
     I64,
     BiasSource,
     Candidates,
@@ -26,7 +28,6 @@ from fastrec.types import (
     DenseSource,
     Embeddings,
     Features,
-    Fresh,
     Interactions,
     Queries,
     SequenceSource,
@@ -37,6 +38,28 @@ from fastrec.types import (
 #: Fitted items that a new one may be a mixture of: the most chosen ones with content, and how many of them it takes.
 LANDMARKS, NEIGHBORS = 4096, 10
 _RIDGE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh:
+    """n items that came after fitting; their rows follow those of the N items that were fitted.
+
+    embeddings: of the n items; None where the fitted ones have none
+    vectors: float32 [n, D] by the name of the dense source
+    neighbors: int32 [n, m], fitted items whose content is nearest
+    shares: float32 [n, m], >= 0, how much of the new item each of them stands for; the sum is 1, or 0 without content
+
+    What was learned of pairs of items is not known of a new one: in a sparse source it is the mixture of neighbours.
+    """
+
+    embeddings: Embeddings | None
+    vectors: dict[str, F32]
+    neighbors: I32
+    shares: F32
+
+    @property
+    def n_items(self) -> int:
+        return len(self.neighbors)
 
 
 def landmarks(embeddings: Embeddings | None, popularity: F32) -> I64:

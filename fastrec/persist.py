@@ -1,6 +1,7 @@
 """A fitted model on its way to an artifact on disk and back."""
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import logging
 import platform
@@ -14,7 +15,7 @@ from fastrec.encode import Encoder
 from fastrec.errors import ArtifactError, BackendUnavailable
 from fastrec.histories import Histories
 from fastrec.state import Settings, State
-from fastrec.store import artifact
+from fastrec.store import artifact, read_key
 from fastrec.types import (
     BiasSource,
     Catalog,
@@ -23,7 +24,6 @@ from fastrec.types import (
     Embeddings,
     Features,
     FoldInSource,
-    Fresh,
     Interactions,
     Report,
     SequenceSource,
@@ -101,6 +101,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "timed": state.timed,
         "trend": state.trend,
         "log_version": state.version,
+        "data_fingerprint": _fingerprint(interactions),
         "popular_half_life": _plain(state.popular.half_life),
         "fresh": None if state.fresh is None else sorted(state.fresh.vectors),
         "columns": dataclasses.asdict(state.columns),
@@ -125,12 +126,12 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "items": state.items.to_arrow(),
         "catalog": state.catalog.table,
     }
-    artifact.write(folder, config, arrays, tables)
+    artifact.write(folder, config, arrays, tables, key=read_key(None))
 
 
 def read_state(folder: Any, *, mmap: bool) -> tuple[State, Settings, dict[str, Any]]:
     """(state, settings, {"encoder", "encoder_fingerprint"}) of a folder; ArtifactError for every kind of damage."""
-    config, arrays, tables = artifact.read(folder, mmap=mmap)
+    config, arrays, tables = artifact.read(folder, mmap=mmap, key=read_key(None))
     try:
         encoder = {name: config[name] for name in ("encoder", "encoder_fingerprint")}
         return _state(config, arrays, tables), Settings(**config["settings"]), encoder
@@ -164,6 +165,14 @@ def _users(state: State) -> tuple[Vocab, Interactions, Csr]:
     return Vocab(state.users.series.gather(kept)), state.interactions.take(kept), state.seen.take(kept)
 
 
+def _fingerprint(interactions: Interactions) -> str:
+    """Of the events that the model holds: another set of them gives another one."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (interactions.indptr, interactions.items, interactions.times, interactions.weights):
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
+
+
 def _plain(half_life: float | None) -> float | str | None:
     """JSON has no infinity."""
     return "inf" if half_life == np.inf else half_life
@@ -183,14 +192,14 @@ def _items(table: Any, fitted: int, removed: Any) -> Vocab:
     return grown.without(np.flatnonzero(removed).tolist()) if removed is not None else grown
 
 
-def _fresh(config: dict[str, Any], arrays: artifact.Arrays) -> Fresh | None:
+def _fresh(config: dict[str, Any], arrays: artifact.Arrays) -> cold.Fresh | None:
     if config["fresh"] is None:
         return None
     embeddings = None
     if "fresh.embeddings" in arrays:
         embeddings = Embeddings(arrays["fresh.embeddings"], arrays["fresh.known"])
     vectors = {name: arrays[f"fresh.vectors.{name}"] for name in config["fresh"]}
-    return Fresh(embeddings, vectors, arrays["fresh.neighbors"], arrays["fresh.shares"])
+    return cold.Fresh(embeddings, vectors, arrays["fresh.neighbors"], arrays["fresh.shares"])
 
 
 def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, Any]) -> State:

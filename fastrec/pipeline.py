@@ -1,5 +1,6 @@
 """The wiring between the stages, in rows: what Recommender and the evaluation have in common."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ import numpy as np
 from fastrec import fuse, learn, retrieve
 from fastrec.errors import ConfigError, DataError
 from fastrec.models import Model, Popularity
-from fastrec.types import BiasSource, Candidates, Csr, Embeddings, Features, Interactions, Source
+from fastrec.types import BiasSource, Candidates, Csr, Embeddings, Features, Interactions, Report, Source
 
 log = logging.getLogger("fastrec")
 
@@ -99,6 +100,12 @@ def popularity(sources: Sequence[Source], interactions: Interactions) -> BiasSou
     """The popularity source among these, or one fitted for the purpose."""
     found = (s for s in sources if isinstance(s, BiasSource))
     return next(found, None) or Popularity().fit(interactions, None, "next")
+
+
+def with_notes(report: Report, models: Sequence[Model], weights: Weights) -> Report:
+    """The report with what models have to say of their training: "learned" weights train on the past, and then anew."""
+    notes = [m.note(2 if weights == "learned" else 1) for m in models if hasattr(m, "note")]
+    return dataclasses.replace(report, notes=(*report.notes, *notes))
 
 
 def top_k(

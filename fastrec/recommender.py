@@ -136,7 +136,7 @@ class Recommender(Keeping):
             features=features,
             sources=sources,
             popular=popular,
-            report=cleaned.report,
+            report=pipeline.with_notes(cleaned.report, resolve(s.models), s.weights),
             goal=goal,
             columns=columns,
             means=cleaned.means,

@@ -11,7 +11,7 @@ from fastrec import cold, fuse
 from fastrec.data import Columns, Vocab
 from fastrec.errors import ConfigError
 from fastrec.histories import Histories
-from fastrec.types import I64, BiasSource, Bool, Catalog, Csr, Embeddings, Features, Fresh, Interactions, Report, Source
+from fastrec.types import I64, BiasSource, Bool, Catalog, Csr, Embeddings, Features, Interactions, Report, Source
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class State:
     means: dict[str, float] = field(default_factory=dict)
     timed: bool = True
     landmarks: I64 = field(default_factory=lambda: np.empty(0, np.int64))
-    fresh: Fresh | None = None
+    fresh: cold.Fresh | None = None
     removed: Bool | None = None
     trend: tuple[float, float, float] | None = None
     version: int = 0

@@ -276,28 +276,6 @@ Source = DenseSource | SparseSource | BiasSource
 
 
 @dataclass(frozen=True, eq=False)
-class Fresh:
-    """n items that came after fitting; their rows follow those of the N items that were fitted.
-
-    embeddings: of the n items; None where the fitted ones have none
-    vectors: float32 [n, D] by the name of the dense source
-    neighbors: int32 [n, m], fitted items whose content is nearest
-    shares: float32 [n, m], >= 0, how much of the new item each of them stands for; the sum is 1, or 0 without content
-
-    What was learned of pairs of items is not known of a new one: in a sparse source it is the mixture of neighbours.
-    """
-
-    embeddings: Embeddings | None
-    vectors: dict[str, F32]
-    neighbors: I32
-    shares: F32
-
-    @property
-    def n_items(self) -> int:
-        return len(self.neighbors)
-
-
-@dataclass(frozen=True, eq=False)
 class Features:
     """The item side of the fused space: what score_topk walks.
 
@@ -309,8 +287,8 @@ class Features:
     bias: float32 [N], the weighted and normalised sum of the bias sources
     bias_scales: weight / standard deviation of each bias source, by name
     covariances: float64 [D_m, D_m] of each dense source over the catalogue, by name
-    fresh, fresh_items: items that came after fitting and their packed vectors [n, D]; all above is of the N that were
-        fitted but for the bias, which is [N + n]. See ``fastrec.cold``
+    fresh, fresh_items: ``cold.Fresh``, items that came after fitting, and their packed vectors [n, D]; all above is of
+        the N that were fitted but for the bias, which is [N + n]
     """
 
     sources: tuple[Source, ...]
@@ -320,7 +298,7 @@ class Features:
     bias: F32
     bias_scales: dict[str, float]
     covariances: dict[str, F64]
-    fresh: Fresh | None = None
+    fresh: Any = None
     fresh_items: "PackedItems | None" = None
 
     @property

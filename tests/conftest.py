@@ -8,7 +8,9 @@ import pytest
 from helpers import hash_encoder
 
 from fastrec import Recommender
+from fastrec.models import Als, Content, Directed, ItemItem, Popularity
 
+MODELS = [Popularity(half_life=30.0), ItemItem(decay=3.0), Directed(decay=2.0), Als(factors=8, decay=3.0), Content()]
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -51,3 +53,15 @@ def shared_data():
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the shared data folder {SHARED_DATA} is absent")
     return SHARED_DATA
+
+
+@pytest.fixture
+def fit(events, items, tmp_path):
+    """A function that gives a fresh model whose every source counts, with a log in ``tmp_path``."""
+
+    def fit(store=True, models=MODELS, **keywords):
+        path = tmp_path / "log.sqlite" if store is True else store
+        rec = Recommender(encoder=hash_encoder, models=models, weights="equal", store=path, **keywords)
+        return rec.fit(events, items)
+
+    return fit

@@ -65,3 +65,11 @@ def groups(n_users=60, n_items=48, length=10):
     """Users of three kinds who choose among the items of their kind."""
     rng = np.random.default_rng(2)
     return interactions([rng.permutation(n_items // 3)[:length] * 3 + u % 3 for u in range(n_users)], n_items)
+
+
+def everything(rec, k=50):
+    """All that a model answers, as comparable values."""
+    users = sorted(rec.user_ids)
+    found = rec.recommend([*users, "nobody"], k)
+    similar = rec.similar_items(sorted(rec.item_ids), 5)
+    return [a.tolist() for a in (found.items, found.scores, similar.items, similar.scores)], users

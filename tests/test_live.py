@@ -1,41 +1,14 @@
-"""A model that moves: events, new and removed items, erased users, and a log that brings it all back."""
-
-import json
-import signal
-import subprocess
-import sys
-from pathlib import Path
+"""A model that moves: events, new and removed items."""
 
 import numpy as np
 import polars as pl
 import pytest
-from helpers import hash_encoder, history_of
+from helpers import everything, history_of
 
-from fastrec import ArtifactError, DataError, NotFittedError, Recommender, UnknownIdError, load
-from fastrec.models import Als, Content, Directed, ItemItem, Popularity, Sequential
+from fastrec import DataError, NotFittedError, Recommender, UnknownIdError
+from fastrec.models import Als, Popularity, Sequential
 
-MODELS = [Popularity(half_life=30.0), ItemItem(decay=3.0), Directed(decay=2.0), Als(factors=8, decay=3.0), Content()]
 ONE = {"user_id": "u1", "item_id": "i3"}
-
-
-@pytest.fixture
-def fit(events, items, tmp_path):
-    """A fresh model whose every source counts."""
-
-    def fit(store=True, models=MODELS, **keywords):
-        path = tmp_path / "log.sqlite" if store is True else store
-        rec = Recommender(encoder=hash_encoder, models=models, weights="equal", store=path, **keywords)
-        return rec.fit(events, items)
-
-    return fit
-
-
-def everything(rec, k=50):
-    """All that a model answers, as comparable values."""
-    users = sorted(rec.user_ids)
-    found = rec.recommend([*users, "nobody"], k)
-    similar = rec.similar_items(sorted(rec.item_ids), 5)
-    return [a.tolist() for a in (found.items, found.scores, similar.items, similar.scores)], users
 
 
 # ---- events
@@ -186,7 +159,7 @@ def test_old_scores_stay_as_they_are(fit, items):
 
 def test_a_new_item_like_an_old_one_scores_like_it(fit):
     """A text that is like one fitted item alone is that item in every source but popularity."""
-    rec = fit(store=None, models=MODELS[1:])
+    rec = fit(store=None, models=["item_item", "directed", Als(factors=8), "content"])
     rec._live.state.landmarks[:] = rec._live.state.items.rows(["i7"])[0]
     rec.add_items(
         {"item_id": ["n1"], "title": ["steel hammer tool number7"], "category": ["tools"], "tags": [["all", "t1"]]}
@@ -292,146 +265,3 @@ def test_evaluate_knows_the_fitted_items_alone(fit, events):
     rec.update({"user_id": "u1", "item_id": "n1"})
     test = pl.DataFrame({"user_id": ["u1", "u2"], "item_id": ["i40", "i41"], "timestamp": [2e7, 2e7]})
     assert "fastrec" in str(rec.evaluate(test))
-
-
-# ---- erasing
-
-
-def test_an_erased_user_is_nobody(fit):
-    rec, other = fit(), fit(store=None)
-    rec.update([{"user_id": "ghost", "item_id": f"i{i}"} for i in range(5)])
-    got = rec.erase_users(["ghost", "never"])
-    assert got == {"users": 1, "events": 5, "records": 5}
-    other.update({"user_id": "u1", "item_id": "i1"})  # wakes the counts
-    rec.update({"user_id": "u1", "item_id": "i1"})
-    assert "ghost" not in rec.user_ids
-    with pytest.raises(UnknownIdError):
-        rec.recommend("ghost", on_unknown="raise")
-    np.testing.assert_array_equal(rec.recommend("nobody", 42).items, other.recommend("nobody", 42).items)
-    rec.update({"user_id": "ghost", "item_id": "i2"})
-    assert "i1" in rec.recommend("ghost", 50).items.tolist(), "who comes back begins anew"
-
-
-def test_after_erasing_no_file_holds_the_user(fit, tmp_path):
-    rec = fit(cache_dir=tmp_path / "cache")
-    words = "a-very-private-remark"
-    rec.update([{"user_id": "ghost-7", "item_id": f"i{i}", "text": words} for i in range(30)])
-    rec.save(tmp_path / "m")
-    everywhere = lambda: b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())  # noqa: E731
-    assert b"ghost-7" in everywhere() and words.encode() in everywhere()
-    rec.erase_users(["ghost-7", "u5"])
-    rec.save(tmp_path / "m")
-    assert b"ghost-7" not in everywhere() and words.encode() not in everywhere()
-    assert b"u4" in everywhere()
-    model = load(tmp_path / "m", encoder=hash_encoder, store=tmp_path / "log.sqlite")
-    assert "u5" not in model.user_ids and "ghost-7" not in model.user_ids
-    assert everything(model) == everything(rec)
-
-
-def test_nothing_about_a_user_is_logged(fit, caplog):
-    rec = fit()
-    with caplog.at_level("DEBUG"):
-        rec.update({"user_id": "ghost-7", "item_id": "i1", "text": "private words"})
-        rec.recommend("ghost-7")
-        rec.erase_users("ghost-7")
-    assert "ghost-7" not in caplog.text and "private" not in caplog.text
-
-
-# ---- coming back
-
-
-def changes(rec):
-    """A bit of everything; each step is acknowledged when it returns."""
-    yield rec.update({"user_id": "u1", "item_id": "i40", "timestamp": 2e7})
-    yield rec.add_items({"item_id": ["n1", "n2"], "title": ["steel hammer", "red apple"], "price": [1.0, 2.0]})
-    yield rec.update([{"user_id": f"x{i}", "item_id": f"n{1 + i % 2}", "timestamp": 2e7 + i} for i in range(9)])
-    yield rec.remove_items(["i7", "n2"])
-    yield rec.erase_users(["x3", "u9"])
-    yield rec.update({"user_id": "u2", "item_id": "n1", "timestamp": 9e7})
-    yield rec.add_items({"item_id": ["n2", "n3"], "title": ["red apple", "green pear"]})
-    yield rec.update({"user_id": "x3", "item_id": "n3", "timestamp": 9.1e7})
-
-
-def test_snapshot_and_log_give_the_same_bits(fit, tmp_path):
-    rec = fit()
-    rec.save(tmp_path / "m0")
-    for step, _ in enumerate(changes(rec), 1):
-        rec.save(tmp_path / f"m{step}")
-    want = everything(rec)
-    for step in range(9):
-        again = load(tmp_path / f"m{step}", encoder=hash_encoder, store=tmp_path / "log.sqlite")
-        assert everything(again) == want, step
-
-
-def test_two_processes_on_one_log_agree(fit, tmp_path):
-    rec = fit()
-    rec.save(tmp_path / "m")
-    other = load(tmp_path / "m", encoder=hash_encoder, store=tmp_path / "log.sqlite")
-    for _ in changes(rec):
-        other.update({"user_id": "u30", "item_id": "i8", "timestamp": 3e7})
-    rec.update({"user_id": "u31", "item_id": "i9", "timestamp": 3e7})
-    other.update({"user_id": "u31", "item_id": "i11", "timestamp": 4e7})
-    rec.update({"user_id": "u31", "item_id": "i13", "timestamp": 5e7})
-    other.update({"user_id": "u32", "item_id": "i8", "timestamp": 6e7})
-    rec.update({"user_id": "u33", "item_id": "i9", "timestamp": 6e7})
-    other._live.replay()
-    assert everything(rec) == everything(other)
-
-
-def test_another_log_is_refused(fit, tmp_path):
-    rec = fit()
-    rec.update(ONE)
-    rec.save(tmp_path / "m")
-    with pytest.raises(ArtifactError, match="ends at version 0, the model is at 1"):
-        load(tmp_path / "m", encoder=hash_encoder, store=tmp_path / "other.sqlite")
-
-
-SERVER = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from helpers import hash_encoder
-from fastrec import load
-folder, log, start = sys.argv[2:]
-rec = load(folder, encoder=hash_encoder, store=log)
-print(json.dumps("ready"), flush=True)
-i = int(start)
-while True:
-    rec.update({"user_id": f"k{i % 7}", "item_id": f"i{i % 40}", "timestamp": 2e7 + i})
-    print(json.dumps(["event", i]), flush=True)
-    if i % 5 == 0:
-        rec.add_items({"item_id": [f"n{i}"], "title": [f"steel hammer number{i}"]})
-        print(json.dumps(["item", i]), flush=True)
-    if i % 9 == 0:
-        rec.save(folder)
-    i += 1
-"""
-
-
-@pytest.mark.slow
-def test_kill_9_under_load_loses_nothing_acknowledged(fit, tmp_path):
-    rounds = 20
-    rec = fit()
-    folder, log = tmp_path / "m", tmp_path / "log.sqlite"
-    rec.save(folder)
-    rec._store.close()
-    start, rng = 0, np.random.default_rng(0)
-    for _ in range(rounds):
-        command = [sys.executable, "-c", SERVER, str(Path(__file__).parent), str(folder), str(log), str(start)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert json.loads(child.stdout.readline()) == "ready"
-        lines = [json.loads(child.stdout.readline()) for _ in range(int(rng.integers(1, 30)))]
-        child.send_signal(signal.SIGKILL)
-        lines += [json.loads(line) for line in child.communicate()[0].split(b"\n")[:-1]]
-        start = max(i for _, i in lines) + 1
-        again = load(folder, encoder=hash_encoder, store=log)
-        mine = {kind: {i for k, i in lines if k == kind} for kind in ("event", "item")}
-        for i in mine["event"]:
-            seen = again.recommend(f"k{i % 7}", 99).items.tolist()
-            assert f"i{i % 40}" not in seen, f"event {i} was acknowledged and is lost"
-        assert {f"n{i}" for i in mine["item"]} <= set(again.item_ids)
-        again._store.close()
-    # What never died and was told the same comes to the same.
-    recovered = load(folder, encoder=hash_encoder, store=log)
-    whole = fit(store=None)
-    whole._live._apply(recovered._store.since(0), recovered._store.version)
-    assert everything(whole) == everything(recovered)

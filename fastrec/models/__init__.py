@@ -15,6 +15,7 @@ from fastrec.models.ease import Ease
 from fastrec.models.graph import Graph
 from fastrec.models.item_item import ItemItem
 from fastrec.models.popularity import Popularity
+from fastrec.models.private_als import PrivateAls
 from fastrec.models.sequential import Sequential
 from fastrec.types import Embeddings, Interactions, Source
 
@@ -28,6 +29,7 @@ __all__ = [
     "ItemItem",
     "Model",
     "Popularity",
+    "PrivateAls",
     "resolve",
     "Sequential",
 ]
@@ -47,7 +49,7 @@ class Model(Protocol):
 
 
 _BY_NAME: dict[str, type[Model]] = {
-    m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Bpr, Graph, Content, Sequential)
+    m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Bpr, Graph, Content, Sequential, PrivateAls)
 }
 _FAST: tuple[str | Model, ...] = ("popularity", "item_item", "directed", Ease(optional=True), "als", "content")
 _PRESETS = {"fast": _FAST, "best": (*_FAST, Sequential.name), "auto": _FAST}

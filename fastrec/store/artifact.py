@@ -1,98 +1,256 @@
 """A saved folder: named arrays, Arrow tables and a manifest with a checksum of each file.
 
-    manifest.json        format version, library versions, config, sha256 and size of every file
-    arrays.safetensors   all numeric arrays
-    <name>.arrow         Arrow IPC files
+    manifest.json            format version, library versions, config, sha256 and size of every file
+    arrays-<i>.safetensors   all numeric arrays, dealt out so that the files can be checked side by side
+    <name>.arrow             Arrow IPC files
 
-The folder is written beside its place, fsynced and renamed, so that a crash leaves the old one or the
-new one. Nothing is pickled. Every damage raises ArtifactError with the name of the file.
+The folder is written beside its place, fsynced and renamed, so that a crash leaves the old one or the new one. Nothing
+is pickled. Every damage raises ArtifactError with the name of the file. With a key every file but the manifest is
+sealed, and the manifest carries a keyed hash.
 """
 
 import ctypes
 import errno
 import hashlib
+import hmac
 import json
 import os
 import shutil
+import struct
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import safetensors.numpy
 
+from fastrec import config as settings
 from fastrec.errors import ArtifactError, ConfigError
+from fastrec.store.seal import Sealer, derive
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
-ARRAYS = "arrays.safetensors"
+#: Files that the arrays are dealt out to, at most; small ones share one.
+_SHARDS, _SMALL = 8, 1 << 20
+#: Bytes that are hashed, or sealed, at once; a sealed file is a row of pieces of this size.
+_CHUNK = 16 << 20
+#: Arrays begin at multiples of this in their file: a cache line.
+_ALIGN = 64
+_NAMES = {"F32": "f4", "F64": "f8", "I32": "i4", "I64": "i8", "BOOL": "?", "U8": "u1", "U16": "u2"}
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def write(folder: str | os.PathLike[str], config: dict[str, Any], arrays: Arrays, tables: dict[str, Any]) -> None:
+def write(
+    folder: str | os.PathLike[str],
+    config: dict[str, Any],
+    arrays: Arrays,
+    tables: dict[str, Any],
+    *,
+    key: bytes | None = None,
+) -> None:
     """Write a folder atomically; an existing artifact is replaced.
 
-    Raises ConfigError where ``folder`` exists and is no artifact: nothing of somebody else's is deleted.
+    key: 32 bytes: seal the files
+    Raises ConfigError where ``folder`` exists and is no artifact: nothing of somebody else's is deleted. Raises
+    ArtifactError where the place cannot be written to; what was there before stays.
     """
     target = _path(folder, "save")
-    if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"[save] {target} exists and is no FastRec artifact; expected a new or an empty folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    beside.mkdir()
     try:
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        safetensors.numpy.save_file(contiguous, beside / ARRAYS)
-        for name, table in tables.items():
-            with (
-                pa.OSFile(str(beside / f"{name}.arrow"), "wb") as out,
-                pa.ipc.new_file(out, table.schema) as writer,
-            ):
-                writer.write_table(table)
-        files = {p.name: {"sha256": _digest(p), "bytes": p.stat().st_size} for p in sorted(beside.iterdir())}
-        manifest = {"format": FORMAT, **config, "files": files}
-        manifest["sha256"] = _manifest_digest(manifest)
-        (beside / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-        for path in beside.iterdir():
-            _sync(path)
-        _sync(beside)
-        if target.exists():
-            _exchange(beside, target)
-            shutil.rmtree(beside)
+        if target.exists() and not (target / MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
+            raise ConfigError(f"[save] {target} exists and is no FastRec artifact; expected a new or an empty folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        beside.mkdir()
+        try:
+            _fill(beside, config, arrays, tables, key)
+            if target.exists():
+                _exchange(beside, target)
+                shutil.rmtree(beside)
+            else:
+                beside.rename(target)
+            _sync(target.parent)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ArtifactError(
+            f"[save] {target} cannot be written ({error.strerror or error}); expected a folder with enough space that "
+            "this user may write to"
+        ) from error
+
+
+def _fill(beside: Path, config: dict[str, Any], arrays: Arrays, tables: dict[str, Any], key: bytes | None) -> None:
+    sealer = None if key is None else Sealer(key)
+    files = {}
+    for i, names in enumerate(_shards(arrays)):
+        files[f"arrays-{i}.safetensors"] = _pieces(names, arrays)
+    for name, table in tables.items():
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        files[f"{name}.arrow"] = iter([memoryview(sink.getvalue())])
+    entries = {}
+    for name, pieces in sorted(files.items()):
+        entries[name] = _write_file(beside / name, pieces, sealer)
+    manifest = {"format": FORMAT, **config, "files": entries}
+    if sealer is not None and key is not None:
+        manifest["sealed"] = sealer.check
+        manifest["mac"] = _mac(manifest, key)
+    manifest["sha256"] = _manifest_digest(manifest)
+    (beside / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    _sync(beside / MANIFEST)
+    _sync(beside)
+
+
+def _shards(arrays: Arrays) -> list[list[str]]:
+    """Names of the arrays of each file: large ones one by one to the smallest file, small ones together."""
+    names = sorted(arrays, key=lambda name: (-arrays[name].nbytes, name))
+    large = [name for name in names if arrays[name].nbytes >= _SMALL]
+    shards: list[list[str]] = [[name for name in names if arrays[name].nbytes < _SMALL]]
+    sizes = [0]
+    for name in large:
+        if len(shards) < _SHARDS:
+            shards.append([])
+            sizes.append(0)
+            at = len(shards) - 1
         else:
-            beside.rename(target)
-        _sync(target.parent)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+            at = sizes.index(min(sizes))
+        shards[at].append(name)
+        sizes[at] += arrays[name].nbytes
+    return shards
 
 
-def read(folder: str | os.PathLike[str], *, mmap: bool = True) -> tuple[dict[str, Any], Arrays, dict[str, Any]]:
+def _pieces(names: list[str], arrays: Arrays) -> Iterator[memoryview]:
+    """The bytes of a safetensors file: 8 bytes length of the header, the header in JSON, the data without gaps.
+
+    Arrays whose size is a whole number of cache lines come first, so that they all begin at one.
+    """
+    order = sorted(names, key=lambda name: (arrays[name].nbytes % _ALIGN != 0, -arrays[name].dtype.itemsize, name))
+    header, at = {}, 0
+    for name in order:
+        array = arrays[name]
+        kind = next((k for k, v in _NAMES.items() if np.dtype(v) == array.dtype), None)
+        assert kind is not None, (name, array.dtype)
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        at += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGN)
+    yield memoryview(struct.pack("<Q", len(text)) + text)
+    for name in order:
+        if arrays[name].nbytes:
+            yield memoryview(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+
+
+def _write_file(path: Path, pieces: Iterator[memoryview], sealer: Sealer | None) -> dict[str, Any]:
+    """Write, sync and hash a file; its entry in the manifest."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("wb") as out:
+        for data in pieces if sealer is None else _sealed(pieces, path.name, sealer):
+            for first in range(0, len(data), _CHUNK):
+                part = data[first : first + _CHUNK]
+                digest.update(part)
+                out.write(part)
+            size += len(data)
+        out.flush()
+        os.fsync(out.fileno())
+    return {"sha256": digest.hexdigest(), "bytes": size}
+
+
+def _sealed(pieces: Iterator[memoryview], name: str, sealer: Sealer) -> Iterator[memoryview]:
+    """Pieces of one size, each with its place and whether it is the last in what it is sealed for."""
+    number, held = 0, bytearray()
+    for data in pieces:
+        for first in range(0, len(data), _CHUNK):
+            held += data[first : first + _CHUNK]
+            while len(held) > _CHUNK:  # not >=: the last piece must be known as such
+                yield memoryview(sealer.seal(bytes(held[:_CHUNK]), _purpose(name, number, False)))
+                del held[:_CHUNK]
+                number += 1
+    yield memoryview(sealer.seal(bytes(held), _purpose(name, number, True)))
+
+
+def _unsealed(data: memoryview, path: Path, sealer: Sealer) -> bytearray:
+    out, piece = bytearray(), _CHUNK + sealer.overhead
+    count = max(1, -(-len(data) // piece))
+    for number in range(count):
+        part = bytes(data[number * piece : (number + 1) * piece])
+        out += sealer.open(part, _purpose(path.name, number, number == count - 1), str(path))
+    return out
+
+
+def _purpose(name: str, number: int, last: bool) -> bytes:
+    return f"{name} {number} {last}".encode()
+
+
+def read(
+    folder: str | os.PathLike[str], *, mmap: bool = True, key: bytes | None = None
+) -> tuple[dict[str, Any], Arrays, dict[str, Any]]:
     """(manifest, arrays, tables) of a folder whose every file has the size and checksum of the manifest.
 
-    With ``mmap`` the arrays are read-only views of the file, shared by the processes of a machine.
-    Raises ArtifactError for a missing, truncated or changed file and for another format version.
+    With ``mmap`` the arrays are read-only views of the files, shared by the processes of a machine; sealed ones are
+    read into memory.
+    Raises ArtifactError for a missing, truncated or changed file, for another format version and for another key.
     """
     target = _path(folder, "load")
     manifest = _manifest(target)
-    for name, entry in manifest["files"].items():
-        path = target / name
-        if not path.is_file():
-            raise ArtifactError(f"[load] {path} is missing; save the model again")
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise ArtifactError(f"[load] {path} has {size} bytes, expected {entry['bytes']}; save the model again")
-        if _digest(path) != entry["sha256"]:
-            raise ArtifactError(f"[load] {path} does not match its checksum; save the model again")
+    sealer = None
+    if manifest.get("sealed") is not None:
+        sealer = _opener(target / MANIFEST, manifest, key)
+    with ThreadPoolExecutor(settings.threads()) as pool:
+        largest_first = sorted(manifest["files"], key=lambda name: -manifest["files"][name]["bytes"])
+        list(pool.map(lambda name: _check_file(target / name, manifest["files"][name]), largest_first))
+    arrays: Arrays = {}
     tables = {}
     for name in manifest["files"]:
-        if name.endswith(".arrow"):
-            source = pa.memory_map(str(target / name)) if mmap else pa.OSFile(str(target / name))
-            tables[name.removesuffix(".arrow")] = pa.ipc.open_file(source).read_all()
-    return manifest, _map_arrays(target / ARRAYS, mmap), tables
+        path = target / name
+        try:
+            if sealer is not None:
+                data: Any = _unsealed(memoryview(path.read_bytes()), path, sealer)
+            elif mmap:
+                data = np.memmap(path, np.uint8, "r").view(np.ndarray)
+            else:
+                data = bytearray(path.read_bytes())
+            if name.endswith(".arrow"):
+                tables[name.removesuffix(".arrow")] = pa.ipc.open_file(pa.py_buffer(data)).read_all()
+            else:
+                arrays |= _arrays(data)
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise ArtifactError(f"[load] {path} cannot be read ({error}); save the model again") from error
+    return manifest, arrays, tables
+
+
+def _opener(path: Path, manifest: dict[str, Any], key: bytes | None) -> Sealer:
+    if key is None:
+        raise ArtifactError(f"[load] {path}: the model is encrypted; give its key in FASTREC_KEY")
+    sealer = Sealer(key)
+    mac = str(manifest.get("mac"))
+    rest = {name: value for name, value in manifest.items() if name not in ("mac", "sha256")}
+    if manifest["sealed"] != sealer.check or not hmac.compare_digest(mac, _mac(rest, key)):
+        raise ArtifactError(f"[load] {path}: the key is another one than that of the model")
+    return sealer
+
+
+def _mac(manifest: dict[str, Any], key: bytes) -> str:
+    text = json.dumps(manifest, sort_keys=True).encode()
+    return hashlib.blake2b(text, digest_size=32, key=derive(key, b"fastrec-manifest")).hexdigest()
+
+
+def _check_file(path: Path, entry: dict[str, Any]) -> None:
+    try:
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            raise ArtifactError(f"[load] {path} is missing; save the model again")
+        if size != entry["bytes"]:
+            raise ArtifactError(f"[load] {path} has {size} bytes, expected {entry['bytes']}; save the model again")
+        with path.open("rb") as file:
+            if _digest(file) != entry["sha256"]:
+                raise ArtifactError(f"[load] {path} does not match its checksum; save the model again")
+    except OSError as error:
+        raise ArtifactError(f"[load] {path} cannot be read ({error.strerror}); save the model again") from error
 
 
 def _path(folder: Any, call: str) -> Path:
@@ -122,30 +280,19 @@ def _manifest(target: Path) -> dict[str, Any]:
         good = isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and isinstance(entry.get("sha256"), str)
         if not good or Path(name).name != name:
             raise ArtifactError(f"[load] {path} has no valid entry for {name!r}; save the model again")
-    if ARRAYS not in manifest["files"]:
-        raise ArtifactError(f"[load] {path} does not list {ARRAYS}; save the model again")
     return manifest
 
 
-def _map_arrays(path: Path, mmap: bool) -> Arrays:
-    """All arrays of a safetensors file: 8 bytes length of the header, the header in JSON, the data."""
-    if not mmap:
-        loaded: Arrays = safetensors.numpy.load_file(path)
-        return loaded
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    names: dict[str, type[np.generic]] = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
-    names |= {"BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16}
+def _arrays(data: Any) -> Arrays:
+    """All arrays of the bytes of a safetensors file, as views of them."""
+    view = memoryview(data)
+    (length,) = struct.unpack("<Q", view[:8])
+    header = json.loads(bytes(view[8 : 8 + length]))
     arrays: Arrays = {}
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        dtype, shape, (begin, end) = names[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-        if begin == end:
-            arrays[name] = np.empty(shape, dtype)
-        else:
-            arrays[name] = np.memmap(path, dtype, "r", offset=8 + length + begin, shape=shape).view(np.ndarray)
+        dtype, (begin, end) = np.dtype(_NAMES[entry["dtype"]]), entry["data_offsets"]
+        flat = np.frombuffer(view[8 + length + begin : 8 + length + end], dtype)
+        arrays[name] = flat.reshape(entry["shape"])
     return arrays
 
 
@@ -169,9 +316,8 @@ def _exchange(a: Path, b: Path) -> None:
     aside.rename(a)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(file: BinaryIO) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _sync(path: Path) -> None:

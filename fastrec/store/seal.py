@@ -30,6 +30,9 @@ class Sealer:
         """A keyed hash of a text, 32 hexadecimal digits: the same text gives the same one."""
         return hashlib.blake2b(text.encode(), digest_size=16, key=self._token_key).hexdigest()
 
+    #: Bytes that sealing adds: nonce and tag.
+    overhead = _NONCE + 16
+
     def seal(self, data: bytes, purpose: bytes) -> bytes:
         """nonce + ciphertext + tag."""
         nonce = os.urandom(_NONCE)
