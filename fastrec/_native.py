@@ -1,4 +1,4 @@
-"""The border to the compiled module ``fastrec._C``: pointers out of arrays, and why the module is missing."""
+"""The border to the compiled modules: pointers out of arrays, and why ``_C`` or ``_C_cuda`` is missing."""
 
 import importlib
 from types import ModuleType
@@ -16,6 +16,14 @@ try:
 except ImportError as error:  # built without a compiler, or for another Python
     _C = None
     import_error = f"{type(error).__name__}: {error}"
+
+#: The same for the CUDA module, which is built where nvcc is; it loads without a driver.
+cuda_import_error: str | None = None
+try:
+    _C_cuda: ModuleType | None = importlib.import_module("fastrec._C_cuda")
+except ImportError as error:
+    _C_cuda = None
+    cuda_import_error = f"{type(error).__name__}: {error}"
 
 
 def missing_cpu() -> tuple[str, str] | None:

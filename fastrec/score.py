@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fastrec import ops
 from fastrec.errors import ConfigError
 from fastrec.profiles import contributions
 from fastrec.types import (
@@ -109,28 +110,17 @@ def boosted(bias: F32, factors: F64, call: str) -> F32:
 def diversify(candidates: Candidates, features: Features, k: int, diversity: float) -> Candidates:
     """The k candidates that maximal marginal relevance picks, in the order of picking, with their own scores.
 
-    Greedy: (1 - diversity) * score - diversity * largest cosine to what is already picked, scores scaled to
-    [0, 1] per user; at equal values the better candidate. Source: Carbonell and Goldstein 1998.
+    The definition stands at ``ops.mmr``.
     """
     dense = [s.vectors for s in features.sources if isinstance(s, DenseSource)]
     # Without item vectors (popularity for somebody unknown) there is nothing to differ by.
     vectors = np.concatenate([np.empty((features.n_items, 0), np.float32), *dense], axis=1)
-    rows = np.full((len(candidates.rows), k), -1, np.int64)
-    scores = np.full(rows.shape, -np.inf, np.float32)
-    for u, (all_rows, all_scores) in enumerate(zip(candidates.rows, candidates.scores, strict=True)):
-        pool, score = all_rows[all_rows >= 0], all_scores[all_rows >= 0]
-        if not len(pool):
-            continue
-        v = vectors[pool].astype(np.float64)
-        v /= np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12)
-        relevance = (score - score[-1]) / max(float(score[0] - score[-1]), 1e-12)
-        similar = np.zeros(len(pool))
-        free = np.ones(len(pool), np.bool_)
-        for place in range(min(k, len(pool))):
-            value = np.where(free, (1 - diversity) * relevance - diversity * similar, -np.inf)
-            best = int(value.argmax())
-            rows[u, place], scores[u, place], free[best] = pool[best], score[best], False
-            similar = np.maximum(similar, v @ v[best])
+    picks = ops.mmr(vectors, candidates.rows, candidates.scores, k, diversity=diversity)
+    rows = np.full(picks.shape, -1, np.int64)
+    scores = np.full(picks.shape, -np.inf, np.float32)
+    u, place = np.nonzero(picks >= 0)
+    rows[u, place] = candidates.rows[u, picks[u, place]]
+    scores[u, place] = candidates.scores[u, picks[u, place]]
     return Candidates(rows, scores)
 
 

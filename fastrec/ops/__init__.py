@@ -6,6 +6,7 @@ from fastrec.ops.add_layer_norm import add_layer_norm
 from fastrec.ops.attention_varlen import attention_varlen
 from fastrec.ops.bias_gelu import bias_gelu
 from fastrec.ops.fuse_features import fuse_features
+from fastrec.ops.mmr import mmr
 from fastrec.ops.pack_items import PackedItems, pack_items
 from fastrec.ops.packed_linear import PackedLinear, pack_linear, packed_linear
 from fastrec.ops.pool_normalize import pool_normalize
@@ -21,6 +22,7 @@ __all__ = [
     "bias_gelu",
     "CATALOGUE",
     "fuse_features",
+    "mmr",
     "pack_items",
     "pack_linear",
     "packed_linear",

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from fastrec import _native
 from fastrec.errors import BackendUnavailable, ConfigError, DataError
+from fastrec.ops import _cuda
 from fastrec.types import F32, F64, Bool
 
 log = logging.getLogger("fastrec")
@@ -32,12 +33,34 @@ def is_torch(x: object) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def adopt(x: Any) -> Any:
+    """A CUDA array of another library, such as CuPy, as a tensor over the same memory; anything else as it is."""
+    if is_torch(x) or isinstance(x, np.ndarray) or not hasattr(x, "__dlpack_device__"):
+        return x
+    if x.__dlpack_device__()[0] != _cuda.RUNTIME.dlpack_type:
+        return x
+    import torch
+
+    library: Any = torch
+    return library.from_dlpack(x)
+
+
+def give_back(x: Any, tensor: Any) -> Any:
+    """The tensor in the kind of the array x that ``adopt`` took, over the same memory."""
+    return tensor if is_torch(x) else x.__array_namespace__().from_dlpack(tensor)
+
+
+def on_gpu(x: object) -> bool:
+    """Whether x is a tensor in the memory of a GPU."""
+    return is_torch(x) and _cuda.RUNTIME.is_on(x)
+
+
 def to_numpy(where: str, name: str, x: Any, backend: str = "auto") -> npt.NDArray[Any]:
     """x as a numpy array, a CPU tensor without a copy; a CUDA tensor is copied for backend "auto" only."""
     if is_torch(x):
         x = x.detach()
         if x.device.type != "cpu":
-            if backend not in ("auto", "torch"):
+            if backend not in ("auto", "torch", "cuda", "triton"):
                 raise DataError(
                     f"[{where}] {name} is on {x.device}, expected a CPU array for backend {backend!r}; "
                     f"use backend='auto' or .cpu()"

@@ -69,6 +69,13 @@ def _segment_mean(rng: np.random.Generator, B: int, N: int, D: int, normalize: b
     return (_vectors(rng, N, D), matrix(rng, B, N, 50)), {"normalize": normalize}
 
 
+def _mmr(rng: np.random.Generator, B: int, N: int, D: int, P: int, k: int) -> Any:
+    pool = rng.integers(0, N, (B, P))
+    pool[::2, P - P // 4 :] = -1
+    scores = -np.sort(-rng.standard_normal((B, P)), axis=1)
+    return (_vectors(rng, N, D), pool, scores, k), {"diversity": 0.4}
+
+
 def _score_std(rng: np.random.Generator, B: int, D: int) -> Any:
     half = rng.standard_normal((D, D))
     return (_vectors(rng, B, D), half @ half.T), {}
@@ -114,6 +121,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "attention_varlen": _attention_varlen,
     "bias_gelu": _bias_gelu,
     "fuse_features": _fuse_features,
+    "mmr": _mmr,
     "pack_items": _pack_items,
     "packed_linear": _packed_linear,
     "pool_normalize": _pool_normalize,

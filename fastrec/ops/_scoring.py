@@ -53,14 +53,9 @@ def scoring(where: str, queries: Any, items: Any, bias: Any, sparse: Any, backen
     n = packed.n_items
     q = as_float_matrix(where, "queries", queries, backend, packed.dims)
     dense_bound, largest = scaled_lengths(where, "queries", q, (1 + 1e-9) * packed.max_norm)
-    b = None if bias is None else _bias(where, bias, n, backend)
-    history, similarity = (None, None) if sparse is None else _sparse(where, sparse, len(q), n, backend)
-    init_bound = np.zeros(len(q))
-    if b is not None and n:
-        init_bound += max(0.0, float(b.max()), -float(b.min(initial=0.0, where=np.isfinite(b))))
-    if history is not None and similarity is not None:
-        absolute = np.bincount(owners(history.indptr), np.abs(history.values), len(q))
-        init_bound += absolute * ((1 + 1e-9) * similarity.largest * similarity.repeats)
+    b = None if bias is None else check_bias(where, bias, n, backend)
+    history, similarity = (None, None) if sparse is None else check_sparse(where, sparse, len(q), n, backend)
+    init_bound = init_bounds(len(q), b, history, similarity)
     if largest + init_bound.max(initial=0.0) > LARGEST_SCORE:  # perhaps of two users
         _check_total(where, dense_bound + init_bound)
     return Scoring(q, packed, b, history, similarity, dense_bound, init_bound)
@@ -77,7 +72,19 @@ def _check_total(where: str, total: F64) -> None:
         )
 
 
-def _bias(where: str, bias: Any, n: int, backend: str) -> F32:
+def init_bounds(n_users: int, bias: F32 | None, history: Matrix | None, similarity: Matrix | None) -> F64:
+    """float64 [B]: at least the sum of |sparse terms| and |bias| of every finite item."""
+    init_bound = np.zeros(n_users)
+    if bias is not None and len(bias):
+        init_bound += max(0.0, float(bias.max()), -float(bias.min(initial=0.0, where=np.isfinite(bias))))
+    if history is not None and similarity is not None:
+        absolute = np.bincount(owners(history.indptr), np.abs(history.values), n_users)
+        init_bound += absolute * ((1 + 1e-9) * similarity.largest * similarity.repeats)
+    return init_bound
+
+
+def check_bias(where: str, bias: Any, n: int, backend: str) -> F32:
+    """float32 [N] without NaN and +inf, or DataError."""
     b = as_float_vector(where, "bias", bias, n, backend)
     if n and not b.max() < np.inf:  # NaN is not, either
         row = int((~(b < np.inf)).argmax())
@@ -87,7 +94,8 @@ def _bias(where: str, bias: Any, n: int, backend: str) -> F32:
     return b
 
 
-def _sparse(where: str, sparse: Any, n_users: int, n_items: int, backend: str) -> tuple[Matrix, Matrix]:
+def check_sparse(where: str, sparse: Any, n_users: int, n_items: int, backend: str) -> tuple[Matrix, Matrix]:
+    """(history [B, M], similarity [M, N]), or DataError."""
     if not isinstance(sparse, tuple) or len(sparse) != 2:
         raise DataError(f"[{where}] sparse is {type(sparse).__name__}, expected (history, similarity)")
     similarity = as_matrix(where, "similarity", sparse[1], None, n_items, backend, ordered=True, keep=True)

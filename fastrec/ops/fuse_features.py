@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fastrec import _native, config
 from fastrec.errors import ConfigError, DataError
-from fastrec.ops import _arrays
+from fastrec.ops import _arrays, _cuda, _cuda_features
 from fastrec.ops._op import Backend, Op
 from fastrec.types import F32, F64, I64
 
@@ -55,12 +55,14 @@ def fuse_features(
     shapes, rows out of range and results that are not finite (NaN or inf in a row, or too large for the dtype).
     """
     where = "fuse_features"
-    run = OP.choose(backend)
+    resident = bool(parts) and isinstance(parts[0], tuple) and _arrays.on_gpu(_arrays.adopt(parts[0][0]))
+    run = OP.choose(backend, "cuda" if resident else "cpu")
+    resident = resident and run is _cuda_features.fuse_features
     if dtype not in _DTYPES:
         raise ConfigError(f"[{where}] dtype is {dtype!r}, expected one of {[*_DTYPES]}")
     if not parts:
         raise DataError(f"[{where}] parts is empty, expected at least one (values, rows, scales)")
-    checked = [_part(where, i, part, backend) for i, part in enumerate(parts)]
+    checked = [_part(where, i, part, backend, resident) for i, part in enumerate(parts)]
     sizes = [len(p.values if p.rows is None else p.rows) for p in checked]
     for i, (part, size) in enumerate(zip(checked, sizes, strict=True)):
         scales = size if part.scales is None else len(part.scales)
@@ -68,16 +70,22 @@ def fuse_features(
             raise DataError(f"[{where}] part {i} has {size} rows and {scales} scales, expected {sizes[0]} of each")
     out = run(Problem(checked, sizes[0], bool(normalize), dtype), config.threads(threads))
     # The rows that count are found in the result: checking all values would cost more than fusing some.
-    finite = np.isfinite(out).all(axis=1)
+    finite = _cuda_features.finite_rows(out)
     if not finite.all():
         _explain(where, checked, int(finite.argmin()), dtype)
-    return _arrays.like(parts[0][0], out)
+    return _arrays.give_back(parts[0][0], out) if resident else _arrays.like(parts[0][0], out)
 
 
-def _part(where: str, i: int, part: Any, backend: str) -> Part:
+def _part(where: str, i: int, part: Any, backend: str, resident: bool) -> Part:
     if not isinstance(part, tuple) or len(part) != 3:
         raise DataError(f"[{where}] part {i} is {type(part).__name__}, expected (values, rows or None, scales or None)")
-    values = _arrays.as_float_matrix(where, f"values {i}", part[0], backend)
+    values = _arrays.adopt(part[0])
+    if not (resident and _arrays.on_gpu(values)):
+        values = _arrays.as_float_matrix(where, f"values {i}", values, backend)
+    elif values.ndim != 2 or not values.dtype.is_floating_point:
+        raise DataError(f"[{where}] values {i} has dtype {values.dtype}, shape {tuple(values.shape)}, expected [N, D]")
+    else:
+        values = values.detach().float().contiguous()
     rows, scales = None, None
     if part[1] is not None:
         rows = _arrays.to_numpy(where, f"rows {i}", part[1], backend)
@@ -99,7 +107,7 @@ def _part(where: str, i: int, part: Any, backend: str) -> Part:
 def _explain(where: str, parts: Sequence[Part], b: int, dtype: str) -> None:
     for i, part in enumerate(parts):
         row = b if part.rows is None else int(part.rows[b])
-        if not np.isfinite(part.values[row]).all():
+        if not _cuda_features.finite_rows(part.values[row : row + 1]).all():
             raise DataError(f"[{where}] values {i} row {row} is not finite, expected finite numbers", row=row)
     raise DataError(f"[{where}] row {b} of the result is beyond {dtype}", row=b)
 
@@ -149,6 +157,7 @@ OP = Op(
     reference=fuse_features_reference,
     backends={
         "cpu": Backend(_cpu, "cpu", _native.missing_cpu),
+        "cuda": Backend(_cuda_features.fuse_features, "cuda", _cuda.missing),
         "numpy": Backend(fuse_features_reference, "cpu", lambda: None),
     },
     cases=[

@@ -1,6 +1,6 @@
 """score_topk: the k best items per user over the whole catalogue, exactly, in one pass.
 
-The native backend screens in bfloat16 or int8 with a certified bound and scores what is left by the definition
+The native backends screen in fewer bits with a certified bound and score what is left by the definition
 (csrc/topk_bounds.h has the proof), after the two-step search of Teflioudi et al., LEMP, SIGMOD 2015.
 """
 
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from fastrec import _native, config
-from fastrec.ops import _arrays, _scoring
+from fastrec.ops import _arrays, _cuda, _cuda_topk, _scoring
 from fastrec.ops._op import Backend, Op
 from fastrec.ops._scoring import Scoring, scoring
 from fastrec.ops._sparse import Lists, addresses, as_lists
 from fastrec.ops._torch_topk import missing_torch
+from fastrec.ops.pack_items import pack
 from fastrec.types import F32, I64, Bool
 
 
@@ -48,15 +49,18 @@ def score_topk(
     in this order and rounded once. Order: score descending, then the smaller row. Where fewer than k items
     remain, -inf and -1 follow. The same bits for any backend, batch size and number of threads.
 
-    queries: [B, D], floats or ints; numpy or torch. The results are of the same kind and on the same device
-    items: [N, D], or what pack_items made of it, which saves the packing at every call
+    queries: [B, D], floats or ints; numpy, torch, or CuPy on a GPU (by DLPack, without a copy). The results are of the
+        same kind and on the same device
+    items: [N, D], or what pack_items made of it, which saves the packing at every call. On a GPU float16 and bfloat16
+        are read as they are
     bias: [N]; -inf: this item can never be returned
     sparse: (history [B, M], similarity [M, N]), each a types.Csr, a scipy CSR or (indptr, indices, values).
         A similarity in a types.Csr is checked at its first use only
     seen, deny: items that the user must not get; allow: the only ones that the user may get. Each a
         types.Csr, (indptr int64 [B+1], rows int32), a scipy CSR (stored entries) or a bool mask [N] for
         all users
-    backend: "auto", "cpu", "numba", "torch" or "reference"; "auto" takes torch for queries on a GPU
+    backend: "auto", "cpu", "numba", "cuda" (k up to 1024), "torch" or "reference"; for queries on a GPU "auto" takes
+        cuda, else torch
     threads: at most so many; None: see FASTREC_THREADS
 
     Raises ConfigError (k, threads, backend), DataError (shape, dtype, rows out of range, NaN or inf, scores
@@ -64,15 +68,35 @@ def score_topk(
     """
     where = "score_topk"
     k = config.check_k(where, k)
-    run = OP.choose(backend, _device(queries))
+    kind = queries
+    queries, items, bias = _arrays.adopt(queries), _arrays.adopt(items), _arrays.adopt(bias)
+    run = OP.choose(backend, "cuda" if _arrays.on_gpu(queries) else "cpu")
+    n_threads = config.threads(threads)
+    if run is _cuda_topk.of_host and backend == "auto" and k > _cuda.RUNTIME.native().most_topk:
+        run = _torch  # it knows no such limit
+    if run is _cuda_topk.of_host and _arrays.on_gpu(queries):
+        found = _on_device(where, queries, items, k, bias, sparse, {"seen": seen, "deny": deny, "allow": allow})
+        return _arrays.give_back(kind, found[0]), _arrays.give_back(kind, found[1])
     if run is _torch:
         backend = "torch"  # the checks may take arrays from any device
-    n_threads = config.threads(threads)
     s = scoring(where, queries, items, bias, sparse, backend, threads)
     n_users, n = len(s.queries), s.items.n_items
+    lists, banned = _lists(where, {"seen": seen, "deny": deny, "allow": allow}, n_users, n, backend)
+    if banned is not None:
+        masked = np.where(banned, np.float32(-np.inf), np.float32(0.0) if s.bias is None else s.bias)
+        s = Scoring(s.queries, s.items, masked, s.history, s.similarity, s.dense_bound, s.init_bound)
+    problem = Problem(s, k, lists["seen"], lists["deny"], lists["allow"])
+    scores, rows = _torch(problem, n_threads, queries) if run is _torch else run(problem, n_threads)
+    return _arrays.like(queries, scores), _arrays.like(queries, rows)
+
+
+def _lists(
+    where: str, given: dict[str, Any], n_users: int, n: int, backend: str
+) -> tuple[dict[str, Lists | None], Bool | None]:
+    """Rows per user by name, and which items the masks over all users take away, bool [N]."""
     lists: dict[str, Lists | None] = {}
     banned: Bool | None = None
-    for name, x in (("seen", seen), ("deny", deny), ("allow", allow)):
+    for name, x in given.items():
         lists[name] = None
         if x is None:
             continue
@@ -82,17 +106,33 @@ def score_topk(
         else:
             mask = ~mask if name == "allow" else mask
             banned = mask if banned is None else banned | mask
+    return lists, banned
+
+
+def _on_device(
+    where: str, queries: Any, items: Any, k: int, bias: Any, sparse: Any, given: dict[str, Any]
+) -> tuple[Any, Any]:
+    """score_topk for queries on a GPU: neither they nor items that lie there are copied; lists are checked here."""
+    import torch
+
+    device = queries.device
+    if _arrays.on_gpu(items):
+        on_device = _cuda_topk.of_tensor(where, items)
+    else:
+        on_device = _cuda_topk.of_packed(pack(where, "items", items, "cuda"), device)
+    n_users, n = len(queries), len(on_device.rows)
+    history, similarity = (None, None) if sparse is None else _scoring.check_sparse(where, sparse, n_users, n, "cuda")
+    lists, banned = _lists(where, given, n_users, n, "cuda")
+    checked = None if bias is None else _scoring.check_bias(where, bias, n, "cuda")
+    init_bound = _scoring.init_bounds(n_users, checked, history, similarity)
     if banned is not None:
-        masked = np.where(banned, np.float32(-np.inf), np.float32(0.0) if s.bias is None else s.bias)
-        s = Scoring(s.queries, s.items, masked, s.history, s.similarity, s.dense_bound, s.init_bound)
-    problem = Problem(s, k, lists["seen"], lists["deny"], lists["allow"])
-    scores, rows = _torch(problem, n_threads, queries) if run is _torch else run(problem, n_threads)
-    return _arrays.like(queries, scores), _arrays.like(queries, rows)
-
-
-def _device(queries: Any) -> str:
-    """Where "auto" is to run: where the queries are, a GPU only if torch knows it."""
-    return "cuda" if _arrays.is_torch(queries) and queries.device.type == "cuda" else "cpu"
+        checked = np.where(banned, np.float32(-np.inf), np.float32(0.0) if checked is None else checked)
+    on_host = torch.from_numpy(init_bound).to(device)
+    queries = _cuda_topk.check_queries(where, queries, on_device, on_host)
+    offsets = None if checked is None else _cuda.to_device(checked, device)
+    return _cuda_topk.search(
+        queries, on_device, k, offsets, on_host, history, similarity, lists["seen"], lists["deny"], lists["allow"]
+    )
 
 
 def _torch(problem: Problem, threads: int, queries: Any = None) -> tuple[F32, I64]:
@@ -206,6 +246,7 @@ OP = Op(
     backends={
         "cpu": Backend(_cpu, "cpu", _native.missing_cpu),
         "numba": Backend(_numba, "cpu", _arrays.missing_numba),
+        "cuda": Backend(_cuda_topk.of_host, "cuda", _cuda.missing),
         "torch": Backend(_torch, "cuda", missing_torch),
     },
     cases=[{"B": b, "N": n, "D": d, "k": k} for b, n, d, k in _SIZES],

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastrec import _native, config
 from fastrec.errors import DataError
-from fastrec.ops import _arrays
+from fastrec.ops import _arrays, _cuda, _cuda_features
 from fastrec.ops._op import Backend, Op
 from fastrec.ops._sparse import Matrix, addresses, as_matrix
 from fastrec.types import F32, F64, I32, I64
@@ -36,24 +36,33 @@ def segment_mean(
     out of range, weights that are not finite, and results that are not (NaN or inf in a row, or too large).
     """
     where = "segment_mean"
-    run = OP.choose(backend)
+    kind, values = values, _arrays.adopt(values)
+    run = OP.choose(backend, "cuda" if _arrays.on_gpu(values) else "cpu")
+    resident = run is _cuda_features.segment_mean and _arrays.on_gpu(values)
     n_threads = config.threads(threads)
-    matrix = _arrays.as_float_matrix(where, "values", values, backend)
+    if not resident:
+        matrix = _arrays.as_float_matrix(where, "values", values, backend)
+    elif values.ndim != 2 or not values.dtype.is_floating_point:
+        raise DataError(
+            f"[{where}] values has dtype {values.dtype}, shape {tuple(values.shape)}, expected floats [N, D]"
+        )
+    else:
+        matrix = values.detach().float().contiguous()
     if len(matrix) > np.iinfo(np.int32).max:
         raise DataError(f"[{where}] values has {len(matrix)} rows, expected at most {np.iinfo(np.int32).max}")
     lists = as_matrix(where, "segments", segments, None, len(matrix), backend, ordered=False)
-    out: F32 = run(Problem(matrix, lists, bool(normalize)), n_threads)
+    out: Any = run(Problem(matrix, lists, bool(normalize)), n_threads)
     # The rows that count are found in the result: checking all values would cost more than the means.
-    finite = np.isfinite(out).all(axis=1)
+    finite = _cuda_features.finite_rows(out)
     if not finite.all():
         _explain(where, matrix, lists, int(np.argmin(finite)))
-    return _arrays.like(values, out)
+    return _arrays.give_back(kind, out) if resident else _arrays.like(values, out)
 
 
 def _explain(where: str, values: F32, segments: Matrix, b: int) -> None:
     rows = segments.rows[segments.indptr[b] : segments.indptr[b + 1]]
     for row in rows:
-        if not np.isfinite(values[row]).all():
+        if not _cuda_features.finite_rows(values[int(row) : int(row) + 1]).all():
             raise DataError(
                 f"[{where}] values row {row} is not finite, expected finite numbers",
                 column="values",
@@ -142,6 +151,7 @@ OP = Op(
     backends={
         "cpu": Backend(_cpu, "cpu", _native.missing_cpu),
         "numba": Backend(_numba, "cpu", _arrays.missing_numba),
+        "cuda": Backend(_cuda_features.segment_mean, "cuda", _cuda.missing),
     },
     cases=[
         {"B": b, "N": n, "D": d, "normalize": normalize}
