@@ -1,4 +1,4 @@
-"""The command line: ``fastrec demo | fit | recommend | similar | evaluate | doctor``.
+"""The command line: ``fastrec demo | fit | recommend | similar | evaluate | refit | doctor``.
 
 Results go to stdout, everything else to stderr. Exit code 2 for bad input, 1 for a failure; one line
 says what was wrong, a traceback comes with ``--debug`` only.
@@ -80,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--ladder", action="store_true", help="what each step from popularity on buys")
     evaluate.set_defaults(run=_evaluate)
 
+    refit = commands.add_parser("refit", help="train a model anew on its events and the log, and keep the better one")
+    refit.add_argument("model", type=Path)
+    refit.add_argument("--store", help="the event log that the model is served with: a file or redis://...")
+    refit.add_argument("--margin", type=float, default=0.02, help="share of NDCG by which the new one may be worse")
+    refit.add_argument("--force", action="store_true", help="replace the model even when the new one is worse")
+    refit.set_defaults(run=_refit)
+
     doctor = commands.add_parser("doctor", help="which operator runs on which backend, and why not")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -146,6 +153,14 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.html:
         args.html.write_text(report.html(result), encoding="utf-8")
     print(result)
+
+
+def _refit(args: argparse.Namespace) -> int:
+    from fastrec.refit import refit
+
+    result = refit(args.model, store=args.store, margin=args.margin, force=args.force)
+    print(result)
+    return 0 if result.replaced else 1
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -73,7 +73,7 @@ class Live:
         )
         features = dataclasses.replace(state.features, sources=kept)
         if state.popular.name in features.bias_scales:
-            features = dataclasses.replace(features, bias=_fused_bias(features, rows))
+            features = dataclasses.replace(features, bias=fused_bias(features, rows))
         self.state = dataclasses.replace(
             state, popular=popular, sources=sources, features=features, trend=(trend.start, trend.latest, trend.scale)
         )
@@ -361,7 +361,7 @@ def _hidden(user: Any, salt: bytes) -> str:
     return hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16, key=salt).hexdigest()
 
 
-def _fused_bias(features: Features, rows: Any) -> Any:
+def fused_bias(features: Features, rows: Any) -> Any:
     """The bias of the space from its sources, at these rows (None: all); the others stay."""
     at = slice(None) if rows is None else rows
     total = sum(

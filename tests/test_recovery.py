@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import everything, hash_encoder
+from mix import run
 
 from fastrec import ArtifactError, UnknownIdError, load
 
@@ -156,3 +157,15 @@ def test_kill_9_under_load_loses_nothing_acknowledged(fit, tmp_path):
     whole = fit(store=None)
     whole._live._apply(recovered._store.since(0), recovered._store.version)
     assert everything(whole) == everything(recovered)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_eight_threads_of_everything(tmp_path, durable):
+    calls, wrong, mix = run(5.0, tmp_path / "log.sqlite" if durable else None)
+    assert wrong == []
+    assert all(calls.get(kind) for kind in ("update", "recommend", "several", "items", "erase"))
+    rec = mix.rec
+    if durable:  # and what they did together can be done again
+        rec.save(tmp_path / "m")
+        again = load(tmp_path / "m", encoder=hash_encoder, store=tmp_path / "log.sqlite")
+        assert everything(again, 10) == everything(rec, 10)
