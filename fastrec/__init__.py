@@ -1,5 +1,6 @@
 """FastRec: served, explained, filtered top-k recommendations from one object."""
 
+from fastrec.encode import Tuning
 from fastrec.errors import (
     ArtifactError,
     BackendUnavailable,
@@ -10,7 +11,8 @@ from fastrec.errors import (
     NotFittedError,
     UnknownIdError,
 )
-from fastrec.models import Als, Content, Directed, ItemItem, Popularity, Sequential
+from fastrec.fine_tune import tune
+from fastrec.models import Als, Content, Directed, ItemItem, Knowledge, Popularity, Sequential, UserText
 from fastrec.recommender import Recommender, load
 from fastrec.results import Evaluation, Recommendations
 
@@ -28,11 +30,15 @@ __all__ = [
     "FastRecError",
     "ItemItem",
     "KernelError",
+    "Knowledge",
     "NotFittedError",
     "Popularity",
     "Recommendations",
     "Recommender",
     "Sequential",
+    "Tuning",
     "UnknownIdError",
+    "UserText",
     "load",
+    "tune",
 ]

@@ -9,6 +9,7 @@ Shape legend: N fitted items, n new ones, whose rows are N .. N + n - 1, m neigh
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ from fastrec.types import (
     Source,
     SparseSource,
 )
+from fastrec.usertext import TextSource, shortened
 
 #: Fitted items that a new one may be a mixture of: the most chosen ones with content, and how many of them it takes.
 LANDMARKS, NEIGHBORS = 4096, 10
@@ -48,6 +50,7 @@ class Fresh:
     vectors: float32 [n, D] by the name of the dense source
     neighbors: int32 [n, m], fitted items whose content is nearest
     shares: float32 [n, m], >= 0, how much of the new item each of them stands for; the sum is 1, or 0 without content
+    texts: n texts, "" for an item without one; in a history they are read as those of the fitted items are
 
     What was learned of pairs of items is not known of a new one: in a sparse source it is the mixture of neighbours.
     """
@@ -56,6 +59,7 @@ class Fresh:
     vectors: dict[str, F32]
     neighbors: I32
     shares: F32
+    texts: tuple[str, ...]
 
     @property
     def n_items(self) -> int:
@@ -72,13 +76,19 @@ def landmarks(embeddings: Embeddings | None, popularity: F32) -> I64:
 
 
 def fresh_items(
-    embeddings: Embeddings | None, n: int, fitted: Embeddings | None, sources: tuple[Source, ...], marks: I64
+    embeddings: Embeddings | None,
+    texts: Sequence[str],
+    fitted: Embeddings | None,
+    sources: tuple[Source, ...],
+    marks: I64,
 ) -> Fresh:
     """n new items in every source, from their content alone; without content only their popularity speaks for them."""
+    n, texts = len(texts), tuple(texts)
     neighbors, shares = np.zeros((n, NEIGHBORS), np.int32), np.zeros((n, NEIGHBORS), np.float32)
     if embeddings is None or fitted is None:
         dense = [s for s in sources if isinstance(s, DenseSource)]
-        return Fresh(None, {s.name: np.zeros((n, s.vectors.shape[1]), np.float32) for s in dense}, neighbors, shares)
+        empty = {s.name: np.zeros((n, s.vectors.shape[1]), np.float32) for s in dense}
+        return Fresh(None, empty, neighbors, shares, texts)
     known = fitted.vectors[marks]
     if len(marks):
         near = embeddings.vectors @ known.T
@@ -98,7 +108,7 @@ def fresh_items(
             vectors[s.name] = _mapped(embeddings.vectors, known, s.vectors[marks])
         else:
             vectors[s.name] = np.einsum("nm,nmd->nd", shares, s.vectors[neighbors]).astype(np.float32)
-    return Fresh(embeddings, vectors, neighbors, shares)
+    return Fresh(embeddings, vectors, neighbors, shares, texts)
 
 
 def _mapped(content: F32, known: F32, wanted: F32) -> F32:
@@ -125,6 +135,7 @@ def joined(first: Fresh | None, second: Fresh) -> Fresh:
         {name: np.concatenate([array, second.vectors[name]]) for name, array in first.vectors.items()},
         np.concatenate([first.neighbors, second.neighbors]),
         np.concatenate([first.shares, second.shares]),
+        first.texts + second.texts,
     )
 
 
@@ -153,6 +164,19 @@ def gather(source: DenseSource, fresh: Fresh | None, rows: Any) -> F32:
     return out
 
 
+def _at(source: DenseSource, fresh: Fresh | None, rows: I64) -> DenseSource:
+    """The source over these items alone, fitted or new."""
+    vectors = gather(source, fresh, rows)
+    if not isinstance(source, TextSource):
+        return dataclasses.replace(source, vectors=vectors)
+    n = len(source.titles)
+    titles = tuple(
+        source.titles[row] if row < n or fresh is None else shortened(fresh.texts[row - n], source.characters)
+        for row in rows.tolist()
+    )
+    return dataclasses.replace(source, vectors=vectors, titles=titles)
+
+
 def queries(features: Features, histories: Interactions) -> Queries:
     """As ``fuse.queries``, for histories that may hold new items."""
     n, fresh = features.items.n_items, features.fresh
@@ -168,7 +192,8 @@ def queries(features: Features, histories: Interactions) -> Queries:
     dense: list[tuple[Any, Any, Any]] = []
     for s, weight in zip(features.sources, features.weights, strict=True):
         if isinstance(s, DenseSource):
-            q = profiles(dataclasses.replace(s, vectors=gather(s, fresh, rows)), local)
+            q = profiles(_at(s, fresh, rows), local)
+            weight = fuse.weight_by_user(features, s, weight, histories)
             dense.append((q, None, fuse._scale(weight, ops.score_std(q, features.covariances[s.name]))))
     vectors = ops.fuse_features(dense) if dense else np.empty((histories.n_users, 0), np.float32)
     spread, owner, share = _spread(histories, fresh, n)
@@ -183,6 +208,7 @@ def _sparse_parts(
     out = []
     for s, weight in zip(features.sources, features.weights, strict=True):
         if isinstance(s, SparseSource):
+            weight = fuse.weight_by_user(features, s, weight, histories)
             a = (histories.decayed(s.decay)[owner] * share).astype(np.float32)
             std = ops.sparse_score_std(Csr(spread.indptr, spread.items, spread.n_items, a), s.similarity)
             scale = fuse._scale(weight, std)

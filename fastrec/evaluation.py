@@ -9,7 +9,7 @@ import numpy as np
 from fastrec import arguments, fuse, learn, metrics
 from fastrec.errors import ConfigError, DataError
 from fastrec.models import Model, resolve
-from fastrec.pipeline import Weights, fit_features, popularity, top_k
+from fastrec.pipeline import Weights, fit_features, popularity, seeded, top_k
 from fastrec.results import Evaluation
 from fastrec.state import Settings, State
 from fastrec.types import F64, I64, BiasSource, Embeddings, Features, Interactions, Source
@@ -81,6 +81,7 @@ def evaluate_split(
             "find; expected more events, or a test set of your own"
         )
     memory: dict[Any, Any] = {}
+    models = seeded(models, seed)
     if ladder:  # its steps share what the models learn
         models = [_Once(m, memory) for m in models]
     features, sources = fit_features(models, weights, train, embeddings, goal, seed)
@@ -181,8 +182,10 @@ def measure(
         weights = {s.name: float(w) for s, w in zip(features.sources, features.weights, strict=True)}
         for name in weights:
             rest = [s for s in features.sources if s.name != name]
-            ranking = top_k(fuse.fuse(rest, weights, n), histories, k, seen).rows if rest else np.full((1, 0), -1)
-            without[name] = metrics.by_user(ranking, targets, k)["ndcg"] if rest else np.zeros(len(users))
+            without[name] = np.zeros(len(users))
+            if rest:
+                ranking = top_k(fuse.fuse(rest, weights, n, features.gate), histories, k, seen).rows
+                without[name] = metrics.by_user(ranking, targets, k)["ndcg"]
         table = _sources(sources, weights, per_user, without, histories, targets, k, seed)
     segments = _segments(ranked, histories, targets, counts, k)
     cold = int((np.diff(histories.indptr) == 0).sum())

@@ -1,6 +1,6 @@
 """Fusion: all sources become one space in which a single top-k search gives the ensemble's answer.
 
-    score(u, i) = sum_m w_m * s_m(u, i) / std_m(u)
+    score(u, i) = sum_m w_m(u) * s_m(u, i) / std_m(u)
 
 where s_m(u, .) are the scores of source m over the catalogue and std_m(u) is their standard deviation
 (population, over all N items). Without it a source would count by the scale of its numbers. No score is
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastrec import ops
+from fastrec.gate import Gate
 from fastrec.profiles import profiles
 from fastrec.types import (
     F32,
@@ -29,7 +30,7 @@ from fastrec.types import (
 )
 
 
-def fuse(sources: Sequence[Source], weights: dict[str, float], n_items: int) -> Features:
+def fuse(sources: Sequence[Source], weights: dict[str, float], n_items: int, gate: Gate | None = None) -> Features:
     """The item side of the fused space; sources of weight 0 are dropped."""
     kept = tuple(s for s in sources if weights[s.name] > 0)
     dense = [s for s in kept if isinstance(s, DenseSource)]
@@ -51,6 +52,7 @@ def fuse(sources: Sequence[Source], weights: dict[str, float], n_items: int) -> 
         bias=bias.astype(np.float32),
         bias_scales=bias_scales,
         covariances={s.name: _covariance(s.vectors) for s in dense},
+        gate=gate,
     )
 
 
@@ -62,6 +64,7 @@ def queries(features: Features, histories: Interactions) -> Queries:
     dense: list[tuple[Any, Any, Any]] = []
     sparse: list[tuple[F32, int]] = []
     for source, weight in zip(features.sources, features.weights, strict=True):
+        weight = weight_by_user(features, source, weight, histories)
         if isinstance(source, DenseSource):
             q = profiles(source, histories)
             dense.append((q, None, _scale(weight, ops.score_std(q, features.covariances[source.name]))))
@@ -74,6 +77,14 @@ def queries(features: Features, histories: Interactions) -> Queries:
     return Queries(vectors, _interleave(histories, sparse))
 
 
+def weight_by_user(features: Features, source: Source, weight: float, histories: Interactions) -> float | F64:
+    """The weight of a source, float64 [B] where it depends on the user."""
+    if features.gate is None or isinstance(source, BiasSource):
+        return weight
+    by_user: F64 = weight * features.gate.factors(source.name, histories)
+    return by_user
+
+
 def vector_queries(features: Features, vectors: F32) -> Queries:
     """The user side for vectors [B, D] that are queries themselves; ``features`` has one dense source."""
     (source,), (weight,) = features.sources, features.weights
@@ -81,8 +92,8 @@ def vector_queries(features: Features, vectors: F32) -> Queries:
     return Queries(ops.fuse_features([(vectors, None, scales)]), None)
 
 
-def _scale(weight: float, std: F64) -> F64:
-    """weight / std, and 0 where a source gives every item the same."""
+def _scale(weight: float | F64, std: F64) -> F64:
+    """weight / std by user, and 0 where a source gives every item the same."""
     return np.divide(weight, std, out=np.zeros_like(std), where=std > 1e-12)
 
 

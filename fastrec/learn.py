@@ -12,6 +12,8 @@ import numpy as np
 import scipy.optimize
 import scipy.sparse as sp
 
+from fastrec import gating
+from fastrec.gate import Gate
 from fastrec.profiles import profiles
 from fastrec.types import F32, F64, I64, BiasSource, Bool, DenseSource, Interactions, Source
 
@@ -42,8 +44,9 @@ def holdout(interactions: Interactions, goal: str) -> tuple[Interactions, Intera
 
 def tune(
     candidates: Sequence[Sequence[Source]], train: Interactions, held: Interactions, seed: int
-) -> tuple[list[int], F64] | None:
-    """(place of the best variant of every source, their weights float64 [M]), or None where too few users are held out.
+) -> tuple[list[int], F64, Gate | None] | None:
+    """(place of the best variant of every source, their weights float64 [M], how users move them), or None where too
+    few users are held out.
 
     candidates: the variants of every source, fitted on ``train``; the best is the one with the largest NDCG
         alone, the first of equals
@@ -62,7 +65,12 @@ def tune(
     few = blocks[: -(-_USERS // rows)]
     chosen = [0 if len(variants) == 1 else _best(variants, few) for variants in candidates]
     scores, targets, open_items = pool([v[place] for v, place in zip(candidates, chosen, strict=True)], blocks)
-    return chosen, climb(scores, targets, open_items, softmax_weights(scores, targets, open_items))
+    weights = climb(scores, targets, open_items, softmax_weights(scores, targets, open_items))
+    sources = [v[place] for v, place in zip(candidates, chosen, strict=True)]
+    names, fixed = [s.name for s in sources], [isinstance(s, BiasSource) for s in sources]
+    span = float(train.times.min()), float(train.times.max())
+    pooled = scores, targets, open_items, weights, train.take(users), span
+    return chosen, weights, gating.gate(names, fixed, *pooled, _ndcg_by_user)
 
 
 def _best(variants: Sequence[Source], blocks: Sequence[tuple[Interactions, Interactions]]) -> int:
@@ -202,6 +210,10 @@ def _open(histories: Interactions) -> Bool:
 
 def _ndcg(scores: F32, targets: Interactions, open_items: Bool, k: int = 10) -> float:
     """Mean NDCG@k of the targets; ties count against the source."""
+    return float(_ndcg_by_user(scores, targets, open_items, k).mean())
+
+
+def _ndcg_by_user(scores: F32, targets: Interactions, open_items: Bool, k: int = 10) -> F64:
     user: I64 = targets.users
     masked = np.where(open_items, scores, np.float32(-np.inf))
     mine = scores[user, targets.items]
@@ -211,7 +223,8 @@ def _ndcg(scores: F32, targets: Interactions, open_items: Bool, k: int = 10) -> 
         rank[span] = (masked[user[span]] >= mine[span, None]).sum(axis=1) - open_items[user[span], targets.items[span]]
     gain = np.where(rank < k, 1 / np.log2(rank + 2), 0.0)
     ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))[np.minimum(np.diff(targets.indptr), k) - 1]
-    return float((np.bincount(user, gain, targets.n_users) / ideal).mean())
+    by_user: F64 = np.bincount(user, gain, targets.n_users) / ideal
+    return by_user
 
 
 def equal(sources: Sequence[Source]) -> dict[str, float]:

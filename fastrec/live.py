@@ -113,7 +113,7 @@ class Live:
         return {**counts, **self._write([Record("items", None, sink.getvalue().to_pybytes())])}
 
     def _embed(self, catalog: Catalog, table: Any) -> Embeddings | None:
-        if self.state.embeddings is None:
+        if self.state.embeddings is None or not self.state.embeddings.vectors.shape[1]:
             return None
         part = dataclasses.replace(catalog, table=table)
         if self._encoder is None and (part.text_columns or part.label_columns):
@@ -288,7 +288,8 @@ class Live:
         back = vocab.old_rows(ids)
         size, n = len(vocab), len(ids)
         again = {old: size + i for i, old in enumerate(back.tolist()) if old >= 0}
-        fresh = cold.fresh_items(embeddings, n, state.embeddings, state.sources, state.landmarks)
+        texts = encode.item_texts(dataclasses.replace(state.catalog, table=table))
+        fresh = cold.fresh_items(embeddings, texts, state.embeddings, state.sources, state.landmarks)
         joined = cold.joined(state.fresh, fresh)
         swap: dict[str, Any] = {
             s.name: dataclasses.replace(s, bias=np.concatenate([s.bias, np.zeros(n, np.float32)]))

@@ -8,12 +8,15 @@ import platform
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fastrec import cold, fuse, ops
 from fastrec.data import Columns, GrownVocab, Vocab
-from fastrec.encode import Encoder
+from fastrec.encode import Encoder, item_texts
 from fastrec.errors import ArtifactError, BackendUnavailable
+from fastrec.gate import Gate
 from fastrec.histories import Histories
+from fastrec.side import Links
 from fastrec.state import Settings, State
 from fastrec.store import artifact, read_key
 from fastrec.types import (
@@ -30,17 +33,19 @@ from fastrec.types import (
     Source,
     SparseSource,
 )
+from fastrec.usertext import TextSource
 
 #: The arrays of a screen, in their order.
 _SCREEN = ("codes", "scales", "errors")
 log = logging.getLogger("fastrec")
 
 _SEQUENCE = ("backbone", "heads", "layers", "length", "epochs")
+_TEXT = ("last", "characters", "cosine", "exact")
 
 
 def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> None:
     """Write ``state`` as an artifact; see store/artifact.py for what a folder holds."""
-    embedded = state.embeddings is not None
+    embedded = state.embeddings is not None and bool(state.embeddings.known.any())
     users, interactions, seen = _users(state)
     arrays: artifact.Arrays = {
         "interactions.indptr": interactions.indptr,
@@ -67,9 +72,12 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
     if state.embeddings is not None:
         arrays["embeddings.vectors"] = state.embeddings.vectors
         arrays["embeddings.known"] = state.embeddings.known
+        if state.embeddings.links is not None:
+            arrays |= {f"links.{end}": getattr(state.embeddings.links, end) for end in ("heads", "tails")}
     for name, covariance in state.features.covariances.items():
         arrays[f"covariance.{name}"] = covariance
     sources = []
+    titles = {}
     for s in state.sources:
         entry: dict[str, Any] = {"name": s.name, "kind": type(s).__name__}
         if isinstance(s, BiasSource):
@@ -84,6 +92,10 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
             if isinstance(s, FoldInSource):
                 arrays[f"source.{s.name}.gram"] = s.gram
                 entry["alpha"] = s.alpha
+            elif isinstance(s, TextSource):
+                entry |= {part: getattr(s, part) for part in _TEXT}
+                arrays |= {f"source.{s.name}.{part}": getattr(s, part) for part in ("places", "offset")}
+                titles[f"titles.{s.name}"] = pa.table({"title": pa.array(s.titles, pa.large_string())})
             elif isinstance(s, SequenceSource):
                 entry |= {part: getattr(s, part) for part in _SEQUENCE}
                 entry["parameters"] = sorted(s.parameters)
@@ -104,6 +116,8 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "data_fingerprint": _fingerprint(interactions),
         "popular_half_life": _plain(state.popular.half_life),
         "fresh": None if state.fresh is None else sorted(state.fresh.vectors),
+        "gate": _gate_to_json(state.features.gate),
+        "nodes": state.embeddings.links.n_nodes if state.embeddings and state.embeddings.links else None,
         "columns": dataclasses.asdict(state.columns),
         "popular": state.popular.name,
         "report": dataclasses.asdict(state.report),
@@ -125,6 +139,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "users": users.to_arrow(),
         "items": state.items.to_arrow(),
         "catalog": state.catalog.table,
+        **titles,
     }
     artifact.write(folder, config, arrays, tables, key=read_key(None))
 
@@ -192,18 +207,22 @@ def _items(table: Any, fitted: int, removed: Any) -> Vocab:
     return grown.without(np.flatnonzero(removed).tolist()) if removed is not None else grown
 
 
-def _fresh(config: dict[str, Any], arrays: artifact.Arrays) -> cold.Fresh | None:
+def _fresh(config: dict[str, Any], arrays: artifact.Arrays, catalog: Catalog) -> cold.Fresh | None:
     if config["fresh"] is None:
         return None
     embeddings = None
     if "fresh.embeddings" in arrays:
         embeddings = Embeddings(arrays["fresh.embeddings"], arrays["fresh.known"])
     vectors = {name: arrays[f"fresh.vectors.{name}"] for name in config["fresh"]}
-    return cold.Fresh(embeddings, vectors, arrays["fresh.neighbors"], arrays["fresh.shares"])
+    neighbors = arrays["fresh.neighbors"]
+    later = catalog.table[catalog.n_items - len(neighbors) :]
+    texts = tuple(item_texts(dataclasses.replace(catalog, table=later)))
+    return cold.Fresh(embeddings, vectors, neighbors, arrays["fresh.shares"], texts)
 
 
 def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, Any]) -> State:
-    fresh, removed = _fresh(config, arrays), arrays.get("removed")
+    catalog = Catalog(tables["catalog"], **{name: tuple(columns) for name, columns in config["catalog"].items()})
+    fresh, removed = _fresh(config, arrays, catalog), arrays.get("removed")
     all_items = tables["items"].num_rows
     n = all_items - (0 if fresh is None else fresh.n_items)
     items = _items(tables["items"], n, removed)
@@ -212,8 +231,11 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
     again = {int(old): int(new) for old, new in arrays.get("again", ())}
     embeddings = None
     if "embeddings.vectors" in arrays:
-        embeddings = Embeddings(arrays["embeddings.vectors"], arrays["embeddings.known"])
-    sources = tuple(_source(entry, arrays, embeddings, n) for entry in config["sources"])
+        links = None
+        if config["nodes"] is not None:
+            links = Links(arrays["links.heads"], arrays["links.tails"], n, config["nodes"])
+        embeddings = Embeddings(arrays["embeddings.vectors"], arrays["embeddings.known"], None, links)
+    sources = tuple(_source(entry, arrays, tables, embeddings, n) for entry in config["sources"])
     kept = tuple(s for s in sources if s.name in config["weights"])
     features = Features(
         sources=kept,
@@ -227,13 +249,14 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
         bias=arrays["features.bias"],
         bias_scales=config["bias_scales"],
         covariances={s.name: arrays[f"covariance.{s.name}"] for s in kept if isinstance(s, DenseSource)},
+        gate=_gate(config["gate"]),
     )
     report = {**config["report"], "notes": tuple(config["report"]["notes"])}
     return State(
         users=Vocab.from_arrow(tables["users"]),
         items=items,
         histories=Histories.of(interactions, Csr(indptr, arrays["seen.indices"], all_items)).widened(all_items, again),
-        catalog=Catalog(tables["catalog"], **{name: tuple(columns) for name, columns in config["catalog"].items()}),
+        catalog=catalog,
         embeddings=embeddings,
         features=cold.attach(features, fresh),
         sources=sources,
@@ -251,7 +274,24 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
     )
 
 
-def _source(entry: dict[str, Any], arrays: artifact.Arrays, embeddings: Embeddings | None, n: int) -> Source:
+def _gate_to_json(gate: Gate | None) -> dict[str, Any] | None:
+    if gate is None:
+        return None
+    rows = {name: row.tolist() for name, row in gate.coefficients.items()}
+    return {"coefficients": rows, "centre": gate.centre.tolist(), "scale": gate.scale.tolist(), "span": gate.span}
+
+
+def _gate(saved: dict[str, Any] | None) -> Gate | None:
+    if saved is None:
+        return None
+    coefficients = {name: np.array(row, np.float64) for name, row in saved["coefficients"].items()}
+    first, last = saved["span"]
+    return Gate(coefficients, np.array(saved["centre"]), np.array(saved["scale"]), (float(first), float(last)))
+
+
+def _source(
+    entry: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, Any], embeddings: Embeddings | None, n: int
+) -> Source:
     name, kind = entry["name"], entry["kind"]
     if kind == "BiasSource":
         return BiasSource(name, arrays[f"source.{name}.bias"], _half_life(entry["half_life"]))
@@ -262,9 +302,14 @@ def _source(entry: dict[str, Any], arrays: artifact.Arrays, embeddings: Embeddin
         parameters = {p: arrays[f"source.{name}.parameter.{p}"] for p in entry["parameters"]}
         settings = {part: entry[part] for part in _SEQUENCE}
         return SequenceSource(name, arrays[f"source.{name}.vectors"], None, **settings, parameters=parameters)
-    if kind == "DenseSource":
+    if kind in ("DenseSource", "TextSource"):
         shared = embeddings.vectors if entry["shared"] and embeddings is not None else None
         vectors = arrays[f"source.{name}.vectors"] if shared is None else shared
+        if kind == "TextSource":
+            titles = tuple(tables[f"titles.{name}"]["title"].to_pylist())
+            places, offset = (arrays[f"source.{name}.{part}"] for part in ("places", "offset"))
+            settings = {part: entry[part] for part in _TEXT}
+            return TextSource(name, vectors, None, titles=titles, read=None, places=places, offset=offset, **settings)
         return DenseSource(name, vectors, entry["decay"])
     if kind == "SparseSource":
         indptr, indices, values = (arrays[f"source.{name}.{part}"] for part in ("indptr", "indices", "values"))

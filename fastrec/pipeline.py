@@ -4,19 +4,33 @@ import dataclasses
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from fastrec import fuse, learn, retrieve
 from fastrec.errors import ConfigError, DataError
+from fastrec.gate import Gate
 from fastrec.models import Model, Popularity
-from fastrec.types import BiasSource, Candidates, Csr, Embeddings, Features, Interactions, Report, Source
+from fastrec.types import (
+    BiasSource,
+    Candidates,
+    Csr,
+    DenseSource,
+    Embeddings,
+    Features,
+    Interactions,
+    Report,
+    Source,
+)
 
 log = logging.getLogger("fastrec")
 
 Weights = str | dict[str, float]
 #: Users of one call of the search: bounds the memory of queries, not the speed.
 USERS_AT_ONCE = 4096
+#: Weight, beside the largest, of what knows items without events, where it is worth nothing for the others.
+_COLD = 0.02
 
 
 def fit_sources(
@@ -54,29 +68,62 @@ def fit_features(
     what lies before it, tuned on it, and fitted again on everything.
     """
     learned: dict[str, float] | None = None
+    gate: Gate | None = None
+    models = seeded(models, seed)
     if weights == "learned" and len(interactions.items):
-        models, learned = _learn(models, interactions, embeddings, goal, seed)
+        models, learned, gate = _learn(models, interactions, embeddings, goal, seed)
+    if gate is not None:
+        span = float(interactions.times.min()), float(interactions.times.max())
+        gate = dataclasses.replace(gate, span=span)
     sources = fit_sources(models, interactions, embeddings, goal)
-    return fuse.fuse(sources, _weights(weights, learned, sources), interactions.n_items), tuple(sources)
+    return fuse.fuse(sources, _weights(weights, learned, sources), interactions.n_items, gate), tuple(sources)
+
+
+def seeded(models: Sequence[Model], seed: int) -> list[Model]:
+    """The models with this seed, where their settings leave it open."""
+
+    def one(model: Any) -> Model:
+        open_seed = dataclasses.is_dataclass(model) and getattr(model, "seed", seed) is None
+        settled: Model = dataclasses.replace(model, seed=seed) if open_seed else model
+        return settled
+
+    return [one(m) for m in models]
 
 
 def _learn(
     models: Sequence[Model], interactions: Interactions, embeddings: Embeddings | None, goal: str, seed: int
-) -> tuple[Sequence[Model], dict[str, float] | None]:
-    """(models with what "auto" turned out to mean, weight by name), as they came where there is too little data."""
+) -> tuple[Sequence[Model], dict[str, float] | None, Gate | None]:
+    """(models with what "auto" turned out to mean, weight by name, how users move the weights); as they came, None and
+    None where there is too little data."""
     train, held = learn.holdout(interactions, goal)
     if not len(train.items) or not len(held.items):
-        return models, None
+        return models, None, None
     by_name = {m.name: m for m in models}
     sources = fit_sources(models, train, embeddings, goal)
     variants = [by_name[s.name].variants(s, train) for s in sources]
     found = learn.tune([[source for _, source in v] for v in variants], train, held, seed)
     if found is None:
-        return models, None
+        return models, None, None
     settled = {s.name: v[place][0] for s, v, place in zip(sources, variants, found[0], strict=True)}
-    weights = {s.name: float(w) for s, w in zip(sources, found[1], strict=True)}
+    weights = _with_cold({s.name: float(w) for s, w in zip(sources, found[1], strict=True)}, sources, train)
     log.info("[fit] learned %s", ", ".join(f"{name} {w:.2f} {settled[name]}" for name, w in weights.items()))
-    return [settled.get(m.name, m) for m in models], weights
+    gate = found[2]
+    for name, (length, age) in gate.coefficients.items() if gate is not None else ():
+        log.info("[fit] %s weighs exp(%+.2f length %+.2f age) as much", name, length, age)
+    return [settled.get(m.name, m) for m in models], weights, gate
+
+
+def _with_cold(weights: dict[str, float], sources: Sequence[Source], train: Interactions) -> dict[str, float]:
+    """The weights, and a little for what tells items without events apart, where nothing of weight does.
+
+    The holdout has next to no event of such an item: it cannot teach what orders them.
+    """
+    cold = np.bincount(train.items, minlength=train.n_items) == 0
+    sees = {s.name for s in sources if isinstance(s, DenseSource) and s.vectors[cold].any()}
+    if any(weights[name] for name in sees):
+        return weights
+    floor = _COLD * max(weights.values())
+    return {name: floor if name in sees else weight for name, weight in weights.items()}
 
 
 def _weights(weights: Weights, learned: dict[str, float] | None, sources: Sequence[Source]) -> dict[str, float]:

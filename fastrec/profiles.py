@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from fastrec import ops, ridge, sequence
+from fastrec import ops, ridge, sequence, usertext
 from fastrec.types import F32, F64, DenseSource, FoldInSource, Interactions, SequenceSource
+from fastrec.usertext import TextSource
 
 #: More than any fold-in has needed; most end long before by their residual.
 _STEPS = 100
@@ -17,8 +18,11 @@ def profiles(source: DenseSource, histories: Interactions) -> F32:
         (gram + sum_j e_j alpha w_j y_j y_j') q = sum_j e_j (1 + alpha w_j) y_j
 
     with w the weights and e the decay of the entries: one that has decayed away counts as never there. Every
-    user is solved alone, so that a batch changes nothing. A sequence source gives its last state.
+    user is solved alone, so that a batch changes nothing. A sequence source gives its last state, a text source
+    what the encoder reads.
     """
+    if isinstance(source, TextSource):
+        return usertext.queries(source, histories)
     if isinstance(source, SequenceSource):
         return sequence.queries(source, histories)
     if not isinstance(source, FoldInSource):
@@ -34,6 +38,8 @@ def profiles(source: DenseSource, histories: Interactions) -> F32:
 
 def contributions(source: DenseSource, history: Interactions, target: int) -> F64:
     """What every entry of one user's history adds to <query, vector of ``target``>, up to one factor, float64 [n]."""
+    if isinstance(source, TextSource):
+        return usertext.contributions(source, history, target)
     if isinstance(source, SequenceSource):
         return sequence.contributions(source, history, target)
     wanted = source.vectors[target].astype(np.float64)

@@ -90,7 +90,7 @@ class Recommender(Keeping):
         timestamp: str = "timestamp",
         event: str = "event",
         value: str = "value",
-        knowledge: None = None,
+        knowledge: Any = None,
         goal: str = "next",
         strict: bool = False,
     ) -> "Recommender":
@@ -98,6 +98,8 @@ class Recommender(Keeping):
 
         interactions, items, users: pandas, polars or pyarrow tables, dicts of arrays, or paths, with the
             columns of ``fastrec.data``; the other keywords rename columns
+        knowledge: a table of triples about the items, with the columns head, relation and tail: an end that is an item
+            id, or "item:" and the id, is that item. The models "knowledge" and "graph" read it, and the label columns
         goal: "next" (the next event) or "period" (all events of a coming period)
         strict: raise where the default drops rows
         Raises DataError for input that cannot be understood, ConfigError for settings out of range.
@@ -105,14 +107,13 @@ class Recommender(Keeping):
         arguments.check_choice("fit", "goal", goal, ("next", "period"))
         if not isinstance(strict, bool):
             raise ConfigError(f"[fit] strict={strict!r}, expected True or False")
-        if knowledge is not None:
-            raise ConfigError("[fit] knowledge: this version has no knowledge source; expected None")
         s = self._settings
         columns = data.Columns(user_id=user_id, item_id=item_id, timestamp=timestamp, event=event, value=value)
         cleaned = data.clean(
             interactions,
             items,
             users,
+            knowledge=knowledge,
             columns=columns,
             event_weights=s.event_weights,
             half_life=s.half_life,
@@ -122,7 +123,7 @@ class Recommender(Keeping):
             "[fit] %d users, %d items, %d events",
             *(getattr(cleaned.report, n) for n in ("users", "items", "events")),
         )
-        embeddings = encode.embed_items(cleaned.catalog, self._encoder)
+        embeddings = encode.embed_items(cleaned.catalog, self._encoder, cleaned.links)
         features, sources = pipeline.fit_features(
             resolve(s.models), s.weights, cleaned.interactions, embeddings, goal, s.seed
         )
@@ -381,6 +382,7 @@ def load(
     rec = Recommender(encoder=spec, device=device, models=settings.models, store=store)
     if encoder is None:
         check_encoder(folder, rec._encoder, saved["encoder_fingerprint"])
-    rec._settings, rec._live = settings, Live(state, settings, rec._encoder, rec._store)
+    rec._settings = settings
+    rec._live = Live(state.reading(rec._encoder), settings, rec._encoder, rec._store)
     rec._live.replay()
     return rec

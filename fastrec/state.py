@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fastrec import cold, fuse
+from fastrec import cold, encode, fuse
 from fastrec.data import Columns, Vocab
 from fastrec.errors import ConfigError
 from fastrec.histories import Histories
 from fastrec.types import I64, BiasSource, Bool, Catalog, Csr, Embeddings, Features, Interactions, Report, Source
+from fastrec.usertext import TextSource
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,22 @@ class State:
         """The space for users of whom the sources know nothing: popularity alone."""
         return fuse.fuse([self.popular], {self.popular.name: 1.0}, len(self.items))
 
+    def reading(self, encoder: Any) -> "State":
+        """The same model with what it reads texts with: an artifact holds none."""
+        texts = encode.texts_of(self.catalog, encoder)
+        read = None if texts is None else texts.encode
+        sources = {s.name: dataclasses.replace(s, read=read) for s in self.sources if isinstance(s, TextSource)}
+        if self.embeddings is None or texts is None:
+            return self
+        kept = tuple(sources.get(s.name, s) for s in self.features.sources)
+        return dataclasses.replace(
+            self,
+            embeddings=dataclasses.replace(self.embeddings, texts=texts),
+            sources=tuple(sources.get(s.name, s) for s in self.sources),
+            features=dataclasses.replace(self.features, sources=kept),
+            _views={},
+        )
+
     def comparing(self) -> "State":
         """The same model without the sources that score every item the same for all users."""
         kept = [i for i, s in enumerate(self.features.sources) if not isinstance(s, BiasSource)]
@@ -133,5 +150,6 @@ class State:
             weights=self.features.weights[kept],
             bias=np.zeros_like(self.features.bias),
             bias_scales={},
+            gate=None,  # an item is no user with a short history
         )
         return dataclasses.replace(self, features=features, _views={})

@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from fastrec.gate import Gate
     from fastrec.ops import PackedItems
+    from fastrec.side import Links, Texts
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -39,6 +41,13 @@ def _check(name: str, array: npt.NDArray[Any], dtype: type[np.generic], shape: t
         want is not None and want != got for want, got in zip(shape, array.shape, strict=False)
     ):
         raise AssertionError(f"{name} has shape {array.shape}, expected {shape}")
+
+
+def unit(vectors: F32) -> F32:
+    """Rows divided by their L2 norm, float32 [n, D]; a zero row stays zero."""
+    length = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    out: F32 = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    return out
 
 
 def _gather(indptr: I64, rows: npt.ArrayLike) -> tuple[I64, I64]:
@@ -182,12 +191,15 @@ class PackedTokens:
 class Embeddings:
     """One vector per item, L2-normalised; an item without content has the zero vector.
 
-    vectors: float32 [N, D]
+    vectors: float32 [N, D]; D is 0 where no item has content
     known: bool [N], true where the item had content
+    texts, links: what else is known of the items, where there is any
     """
 
     vectors: F32
     known: Bool
+    texts: "Texts | None" = None
+    links: "Links | None" = None
 
     def __post_init__(self) -> None:
         _check("Embeddings.vectors", self.vectors, np.float32, (None, None))
@@ -289,6 +301,7 @@ class Features:
     covariances: float64 [D_m, D_m] of each dense source over the catalogue, by name
     fresh, fresh_items: ``cold.Fresh``, items that came after fitting, and their packed vectors [n, D]; all above is of
         the N that were fitted but for the bias, which is [N + n]
+    gate: how the weights of dense and sparse sources depend on the user; None: not at all
     """
 
     sources: tuple[Source, ...]
@@ -300,6 +313,7 @@ class Features:
     covariances: dict[str, F64]
     fresh: Any = None
     fresh_items: "PackedItems | None" = None
+    gate: "Gate | None" = None
 
     @property
     def n_items(self) -> int:

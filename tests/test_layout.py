@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fastrec"
 
 #: What every stage may import, and the stages that must not know each other.
-FOUNDATION = {"types", "config", "errors", "ops", "profiles", "ridge", "sequence", "_native"}
+FOUNDATION = {
+    "types",
+    "config",
+    "errors",
+    "gate",
+    "ops",
+    "profiles",
+    "ridge",
+    "sequence",
+    "side",
+    "usertext",
+    "_native",
+}
 STAGES = {"data", "encode", "models", "fuse", "retrieve", "score", "store", "metrics", "results"}
 
 

@@ -58,10 +58,11 @@ def test_short_decay_is_found_and_noise_gets_no_weight():
     train, held = learn.holdout(data, "next")
     content = DenseSource("content", ring(data.n_items), None)
     noise = BiasSource("noise", rng.random(data.n_items).astype(np.float32))
-    (which, only), weights = learn.tune([variants(content), [noise]], train, held, seed=0)
+    (which, only), weights, gate = learn.tune([variants(content), [noise]], train, held, seed=0)
     assert DECAYS[which] in (0.5, 1.0)
     assert only == 0
     assert weights[0] > 10 * weights[1]
+    assert gate is None  # there is one source left: nothing to weigh against
 
 
 def test_too_little_data_teaches_nothing():

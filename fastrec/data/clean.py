@@ -10,11 +10,13 @@ import polars as pl
 
 from fastrec.data import catalog as catalogs
 from fastrec.data import checks, merge
+from fastrec.data import knowledge as triples
 from fastrec.data.checks import Place
 from fastrec.data.columns import Columns
 from fastrec.data.read import read
 from fastrec.data.vocab import Vocab, encode
 from fastrec.errors import ConfigError, DataError
+from fastrec.side import Links
 from fastrec.types import F64, Catalog, Interactions, Report
 
 #: How much one event of a kind says about liking; 0 is seen but not liked. Other kinds weigh 1.
@@ -48,6 +50,8 @@ class Cleaned:
     """Mean value of each kind of event, "" for events without a kind; empty where no event has a value."""
     timed: bool = True
     """Whether the events had timestamps; else their times are places in the input."""
+    links: Links | None = None
+    """What the items have in common by their labels and by the triples; None without any."""
 
 
 def clean(
@@ -55,6 +59,7 @@ def clean(
     items: Any = None,
     users: Any = None,
     *,
+    knowledge: Any = None,
     columns: Columns | None = None,
     event_weights: Mapping[str, float] | None = None,
     half_life: float | None = None,
@@ -64,6 +69,7 @@ def clean(
     """Clean events, and items where given.
 
     interactions, items, users: tables or paths as ``read`` takes them; ``users`` is checked and aligned
+    knowledge: triples about the items with the columns head, relation and tail, see ``knowledge.links``
     event_weights: {kind: weight >= 0} over DEFAULT_EVENT_WEIGHTS
     half_life: days in which an event loses half its weight, counted back from the newest event
     strict: raise where the default drops rows
@@ -106,12 +112,13 @@ def clean(
     user_table = None if users is None else catalogs.read_users(users, c.user_id, user_vocab, strict, where, notes)
     table = None if items is None else catalogs.read_items(items, c.item_id, item_vocab, strict, where, counts, notes)
     catalog, item_vocab = catalogs.align(table, item_vocab, counts)
+    links = triples.links(knowledge, catalog, item_vocab, strict, where, notes)
     merged = merge.merge(user_rows, item_rows, when, strength, len(user_vocab), len(item_vocab))
     counts["repeats_merged"] = events.height - len(merged.items)
     report = Report(
         **counts, users=len(user_vocab), items=len(item_vocab), events=len(merged.items), notes=tuple(notes)
     )
-    return Cleaned(merged, catalog, user_vocab, item_vocab, report, user_table, _means(events), timed)
+    return Cleaned(merged, catalog, user_vocab, item_vocab, report, user_table, _means(events), timed, links)
 
 
 def event_rows(

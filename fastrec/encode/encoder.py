@@ -93,6 +93,23 @@ class Encoder:
         return self._name
 
     @property
+    def device(self) -> str:
+        """The device as it was asked for."""
+        return self._device
+
+    @property
+    def located(self) -> tuple[Path, folders.Settings]:
+        """The folder of the model and what it says about itself."""
+        return self._locate()
+
+    def of(self, model: str | os.PathLike[str]) -> "Encoder":
+        """Another model with the device, precision and cache of this one."""
+        return Encoder(
+            model, device=self._device, batch_tokens=self._batch_tokens, precision=self._precision,
+            cache=self._use_cache, cache_dir=self._cache_dir, cache_bytes=self._cache_bytes, progress=self._progress,
+        )  # fmt: skip
+
+    @property
     def dimension(self) -> int:
         """D. Reads the settings of the model, does not load it."""
         return self._locate()[1].dimension

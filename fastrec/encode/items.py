@@ -1,5 +1,7 @@
 """Catalogue to Embeddings: texts and precomputed vectors of the items in one vector each."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,11 +10,12 @@ from fastrec.encode.adapters import TextEncoder
 from fastrec.encode.encoder import unit_rows
 from fastrec.encode.text import item_texts
 from fastrec.errors import DataError
+from fastrec.side import Links, Texts
 from fastrec.types import F32, Catalog, Embeddings
 
 
-def embed_items(catalog: Catalog, encoder: TextEncoder | None) -> Embeddings | None:
-    """One vector per item, float32 [N, D]; None where no item has content.
+def embed_items(catalog: Catalog, encoder: TextEncoder | None, links: Links | None = None) -> Embeddings | None:
+    """One vector per item, float32 [N, D]; None where no item has content and there are no links.
 
     The parts are the text vector (where there is an encoder and the catalogue has text or label columns)
     and each precomputed vector column. Each part is L2-normalised; several are put behind one another,
@@ -27,13 +30,24 @@ def embed_items(catalog: Catalog, encoder: TextEncoder | None) -> Embeddings | N
     if encoder is not None and (catalog.text_columns or catalog.label_columns):
         parts.append(unit_rows(encoder.encode(item_texts(catalog))))
     parts += [_column(catalog.table, name) for name in catalog.vector_columns]
-    if not parts:
-        return None
-    vectors = parts[0]
+    vectors = parts[0] if parts else np.zeros((catalog.n_items, 0), np.float32)
     if len(parts) > 1:
         vectors = unit_rows(np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts))))
     known = np.any(vectors != 0, axis=1)
-    return Embeddings(vectors, known) if known.any() else None
+    if not known.any() and links is None:
+        return None
+    return Embeddings(vectors, known, texts_of(catalog, encoder), links)
+
+
+def texts_of(catalog: Catalog, encoder: TextEncoder | None) -> Texts | None:
+    """How the items read and what reads like that; None without an encoder or without texts."""
+    if encoder is None or not (catalog.text_columns or catalog.label_columns):
+        return None
+    return Texts(partial(item_texts, catalog), partial(_unit_vectors, encoder), not catalog.vector_columns)
+
+
+def _unit_vectors(encoder: TextEncoder, texts: Sequence[str]) -> F32:
+    return unit_rows(encoder.encode(texts))
 
 
 def _column(table: Any, name: str) -> F32:

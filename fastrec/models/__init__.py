@@ -14,9 +14,11 @@ from fastrec.models.directed import Directed
 from fastrec.models.ease import Ease
 from fastrec.models.graph import Graph
 from fastrec.models.item_item import ItemItem
+from fastrec.models.knowledge import Knowledge
 from fastrec.models.popularity import Popularity
 from fastrec.models.private_als import PrivateAls
 from fastrec.models.sequential import Sequential
+from fastrec.models.user_text import UserText
 from fastrec.types import Embeddings, Interactions, Source
 
 __all__ = [
@@ -27,11 +29,13 @@ __all__ = [
     "Ease",
     "Graph",
     "ItemItem",
+    "Knowledge",
     "Model",
     "Popularity",
     "PrivateAls",
     "resolve",
     "Sequential",
+    "UserText",
 ]
 
 
@@ -49,7 +53,10 @@ class Model(Protocol):
 
 
 _BY_NAME: dict[str, type[Model]] = {
-    m.name: m for m in (Popularity, ItemItem, Directed, Ease, Als, Bpr, Graph, Content, Sequential, PrivateAls)
+    m.name: m
+    for m in (
+        *(Popularity, ItemItem, Directed, Ease, Als, Bpr, Graph, Content, UserText, Sequential, Knowledge, PrivateAls),
+    )
 }
 _FAST: tuple[str | Model, ...] = ("popularity", "item_item", "directed", Ease(optional=True), "als", "content")
 _PRESETS = {"fast": _FAST, "best": (*_FAST, Sequential.name), "auto": _FAST}

@@ -58,7 +58,7 @@ class Bpr:
     "auto": learned. The item factors do not depend on it."""
 
     seed: int | None = None
-    """Of the first factors and of the draws; None: 0."""
+    """Of the first factors and of the draws; None: that of the Recommender."""
 
     name: ClassVar[str] = "bpr"
 

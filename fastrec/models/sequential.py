@@ -82,7 +82,7 @@ class Sequential:
     """Folder where a training leaves its state after every pass; a killed one goes on from there."""
 
     seed: int | None = None
-    """Of everything random; None: 0."""
+    """Of everything random; None: that of the Recommender."""
 
     name: ClassVar[str] = "sequential"
 
