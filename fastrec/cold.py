@@ -164,15 +164,14 @@ def gather(source: DenseSource, fresh: Fresh | None, rows: Any) -> F32:
     return out
 
 
-def _at(source: DenseSource, fresh: Fresh | None, rows: I64) -> DenseSource:
+def _at(source: DenseSource, fresh: Fresh, rows: I32) -> DenseSource:
     """The source over these items alone, fitted or new."""
     vectors = gather(source, fresh, rows)
     if not isinstance(source, TextSource):
         return dataclasses.replace(source, vectors=vectors)
     n = len(source.titles)
     titles = tuple(
-        source.titles[row] if row < n or fresh is None else shortened(fresh.texts[row - n], source.characters)
-        for row in rows.tolist()
+        source.titles[row] if row < n else shortened(fresh.texts[row - n], source.characters) for row in rows.tolist()
     )
     return dataclasses.replace(source, vectors=vectors, titles=titles)
 

@@ -1,12 +1,15 @@
 """Weights by user: the features, what they do to a fused space, that they are learned, and that noise teaches none."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import hash_encoder, interactions
 
-from fastrec import Recommender, fuse, gating, learn, load
+from fastrec import Recommender, cold, fuse, gating, learn, load
 from fastrec.gate import Gate, features, multiples
 from fastrec.types import BiasSource, DenseSource
+from fastrec.usertext import TextSource
 
 DAY = 86400.0
 
@@ -93,11 +96,9 @@ def test_the_gradient_is_that_of_the_loss():
 
 
 def test_a_gate_multiplies_the_queries_and_shares_still_sum(events, items, tmp_path):
-    import dataclasses
-
     models = ["popularity", "item_item", "als", "content"]
     rec = Recommender(encoder=hash_encoder, models=models, weights="equal", progress=False).fit(events, items)
-    state = rec._state
+    state = rec._live.state
     times = state.interactions.times
     gate = Gate(
         {"item_item": np.array([0.4, 0.1]), "als": np.array([-0.3, 0.2])},
@@ -107,8 +108,8 @@ def test_a_gate_multiplies_the_queries_and_shares_still_sum(events, items, tmp_p
     )
     users = state.interactions.take(np.arange(20))
     plain = fuse.queries(state.features, users)
-    rec._state = dataclasses.replace(state, features=dataclasses.replace(state.features, gate=gate))
-    moved = fuse.queries(rec._state.features, users)
+    rec._live.state = dataclasses.replace(state, features=dataclasses.replace(state.features, gate=gate))
+    moved = fuse.queries(rec._live.state.features, users)
     dense = [s for s in state.features.sources if isinstance(s, DenseSource)]
     column = 0
     for source in dense:
@@ -146,3 +147,28 @@ def test_cold_items_keep_a_source_that_sees_them():
     assert _with_cold(kept, sources, train) == kept
     known = interactions([[0, 1, 2]], 3)
     assert _with_cold({"blind": 2.0, "seeing": 0.0}, sources, known) == {"blind": 2.0, "seeing": 0.0}
+
+
+def test_new_items_in_the_history_of_a_gated_reader(events, items, tmp_path):
+    """Items that came after fitting, weights by user and a source that reads titles, all at once."""
+    models = ["popularity", "item_item", "als", "content", "user_text"]
+    rec = Recommender(encoder=hash_encoder, models=models, weights="equal", progress=False).fit(events, items)
+    state = rec._live.state
+    gate = Gate({"user_text": np.array([0.5, 0.0])}, np.array([2.0, 1.0]), np.array([1.0, 2.0]), (0.0, 1.0))
+    rec._live.state = dataclasses.replace(state, features=dataclasses.replace(state.features, gate=gate))
+    rec.add_items({"item_id": ["fresh"], "title": ["steel hammer tool of another kind"], "category": ["tools"]})
+    rec.update([{"user_id": "u1", "item_id": "fresh", "timestamp": 20_000_000}])
+    history, _ = rec._live.state.histories.take(rec._live.state.users.rows(["u1"]))
+    source = next(s for s in rec._live.state.features.sources if isinstance(s, TextSource))
+    read = []
+    spying = dataclasses.replace(source, read=lambda texts: read.extend(texts) or source.read(texts))
+    sources = tuple(spying if s is source else s for s in rec._live.state.features.sources)
+    cold.queries(dataclasses.replace(rec._live.state.features, sources=sources), history)
+    assert "steel hammer tool of another kind" in read[0].split("; ")[-1]
+    found = rec.recommend(["u1"], 5, explain=True)
+    for score, one in zip(found.scores[0], found.explanations[0], strict=True):
+        assert sum(one["sources"].values()) == pytest.approx(float(score), rel=1e-4, abs=1e-5)
+    rec.save(tmp_path / "m")
+    back = load(tmp_path / "m", encoder=hash_encoder)
+    assert back.recommend(["u1"], 5).items.tolist() == found.items.tolist()
+    np.testing.assert_array_equal(back.recommend(["u1"], 5).scores, found.scores)
