@@ -12,21 +12,21 @@ namespace py = pybind11;
 namespace {
 
 using Address = std::uintptr_t;
-// K, N, steps, panels, bias, scales, sums
-using LinearAddress = std::tuple<int64_t, int64_t, int64_t, Address, Address, Address, Address>;
+// K, N, steps, panels, bias, scales, sums, code_max
+using LinearAddress = std::tuple<int64_t, int64_t, int64_t, Address, Address, Address, Address, int64_t>;
 // qkv, out, up, down, weight and shift of the two norms
 using LayerAddress = std::tuple<LinearAddress, LinearAddress, LinearAddress, LinearAddress, Address, Address, Address,
                                 Address>;
 
 const float* floats(Address address) { return reinterpret_cast<const float*>(address); }
 
-fastrec::Linear linear(const LinearAddress& a) {
+fastrec::Linear linear(const LinearAddress& a, fastrec::Activation activation = fastrec::kNoActivation) {
   return {std::get<0>(a), std::get<1>(a), std::get<2>(a), reinterpret_cast<const void*>(std::get<3>(a)),
-          floats(std::get<4>(a)), floats(std::get<5>(a)), floats(std::get<6>(a))};
+          floats(std::get<4>(a)), floats(std::get<5>(a)), floats(std::get<6>(a)), std::get<7>(a), activation};
 }
 
-fastrec::EncoderLayer layer(const LayerAddress& a) {
-  return {linear(std::get<0>(a)), linear(std::get<1>(a)), linear(std::get<2>(a)), linear(std::get<3>(a)),
+fastrec::EncoderLayer layer(const LayerAddress& a, fastrec::Activation activation) {
+  return {linear(std::get<0>(a)), linear(std::get<1>(a)), linear(std::get<2>(a), activation), linear(std::get<3>(a)),
           floats(std::get<4>(a)), floats(std::get<5>(a)), floats(std::get<6>(a)), floats(std::get<7>(a))};
 }
 
@@ -92,10 +92,9 @@ void bind_encode(py::module_& m) {
                        bool normalize, Address words, Address positions, Address weight, Address shift,
                        Address relative, int64_t reach, const std::vector<LayerAddress>& layers) {
         fastrec::EncoderModel model{static_cast<fastrec::LinearKind>(kind), D, heads, inner, eps,
-                                    static_cast<fastrec::Activation>(activation),
                                     static_cast<fastrec::Pooling>(pooling), normalize, floats(words),
                                     floats(positions), floats(weight), floats(shift), floats(relative), reach, {}};
-        for (const LayerAddress& one : layers) model.layers.push_back(layer(one));
+        for (const LayerAddress& one : layers) model.layers.push_back(layer(one, static_cast<fastrec::Activation>(activation)));
         return model;
       }), py::kw_only(), py::arg("kind"), py::arg("D"), py::arg("heads"), py::arg("inner"), py::arg("eps"),
           py::arg("activation"), py::arg("pooling"), py::arg("normalize"), py::arg("words"), py::arg("positions"),

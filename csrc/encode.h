@@ -6,8 +6,13 @@
 // inputs times 16 columns: 1 float, 2 bfloat16 or int16, or 4 int8; K and N are filled up with zeros. The same walk then
 // serves all three, and a panel of bfloat16 or int8 is also a row of AMX tiles.
 //
-// kLinearInt16 is float32 by fixed point, of 14 bits in a row of inputs and 13 in a column of weights: 64 products fit
-// into int32, and sums of them into float32. Multiplying integers is faster than an FMA with AVX2 and with VNNI.
+// kLinearInt16 is float32 by fixed point: a row of inputs and a column of weights have a scale each, so chosen that the
+// codes of every block of kInt16Steps are no longer, as a vector, than 2^15.5. By Cauchy and Schwarz their products then
+// sum up within int32; the sums of blocks are added in float32. Multiplying integers is faster than an FMA with AVX2 and
+// with VNNI.
+//
+// kLinearInt8 without VNNI multiplies bytes into int16, with saturation: the weights of every four inputs that meet in
+// such a sum are kept so small (see Linear::code_max) that none is ever reached.
 //
 // kLinearSplit is float32 by AMX: x = high + low in bfloat16, 16 bits together, and x * w = high * high + high * low +
 // low * high, off by 2^-16 of a product. A panel is then [2][steps][64 bytes] and a row of inputs [2][steps][4 bytes].
@@ -27,6 +32,8 @@ struct Linear {
   const float* bias;      // [ceil16(N)]
   const float* scales;    // [ceil16(N)], int8 and int16 only: weight = scale * code
   const float* sums;      // [ceil16(N)], int8 only: sums of the codes of a column
+  int64_t code_max;       // int8 only: the largest code of an input that these weights are made for
+  Activation activation;  // of the outputs
 };
 
 // Rows of inputs as a kind wants them: rows * 4 * steps bytes; for int8 x = scale * (code - zero), code uint8,
@@ -55,19 +62,18 @@ static inline int64_t byte_place(int64_t r, int64_t byte, int64_t steps, bool ti
   return (r / 16 * (steps / 16) + byte / 64) * 1024 + r % 16 * 64 + byte % 64;
 }
 
-constexpr int kInt16Inputs = 8191;  // the largest code of an input; of a weight 4095
-// Steps that integers hold before their sums are settled in float32: 64 * 8191 * 4095 < 2^31.
-constexpr int64_t kInt16Steps = 32, kAllSteps = int64_t{1} << 40;
+// Steps whose products sum up in int32: 384 inputs.
+constexpr int64_t kInt16Steps = 192, kInt16Block = 2 * kInt16Steps;
+constexpr float kInt16Length = 46300.0f;  // of the codes of a block before rounding, which adds sqrt(384) / 2 at most
+constexpr float kInt16Most = 32767.0f;
+// The largest code of an input of int8 without VNNI: 2 * 2 products of weights that sum up to 32767 / 200 - 2.
+constexpr int64_t kSmallCodes = 200;
 enum class Codes { kNone, kInt8, kInt16 };
-
-constexpr int64_t kKeyBlock = 256;
-constexpr int64_t kMostQueries = 12;
 
 static inline int64_t ceil16(int64_t n) { return (n + 15) / 16 * 16; }
 static inline int64_t attention_scratch(int64_t length, int64_t dims) {
-  const int64_t wide = ceil16(dims);
-  const int64_t keys = ceil16(length < kKeyBlock ? length : kKeyBlock);
-  const int64_t plain = kMostQueries * dims + keys * (dims + wide) + kMostQueries * keys + length * (wide + 2) + 64;
+  // Queries, scores, relative positions backwards, keys and values.
+  const int64_t wide = ceil16(dims), plain = 16 * dims + 16 * length + 2 * length + 48 + 2 * length * dims;
   // By AMX, in tiles of 32: twice the queries, twice two halves of keys, values and weights, scores and sums.
   const int64_t all = (length + 31) / 32 * 32, broad = (dims + 31) / 32 * 32;
   const int64_t tiled = 32 * broad + all * broad + all * wide + 32 * all + 16 * wide;
@@ -76,7 +82,7 @@ static inline int64_t attention_scratch(int64_t length, int64_t dims) {
 
 struct EncodeKernel {
   const char* name;
-  int64_t code_max;  // the largest code of an input of linear_int8
+  int64_t code_max;  // the largest code of an input that linear_int8 bears, for weights made for it
   bool tiled;        // what linear_int8, linear_bf16 and linear_split take
   // out[rows, N] = inputs * weights + bias
   void (*linear_f32)(const Rows& x, int64_t rows, const Linear& w, float* out);

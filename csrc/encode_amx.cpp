@@ -92,8 +92,12 @@ static void linear_tiles(const Rows& x, int64_t rows, const Linear& w, float* ou
           const int64_t column = 16 * (panel + p);
           const float* from = c + 32 * r + 16 * p;
           const Vec sum = K == Kind::kInt8 ? Vec{_mm512_cvtepi32_ps(_mm512_load_si512(from))} : Vec::load(from);
-          finish(sum, kCodes, x, row + r, w, column).store_n(out + (row + r) * w.N + column, w.N - column);
+          const Vec value = Column::load(kCodes, w, column).finish(sum, kCodes, x, row + r);
+          value.store_n(out + (row + r) * w.N + column, w.N - column);
         }
+      const int64_t left = w.N - 16 * panel;
+      if (w.activation != kNoActivation)
+        activate(out + row * w.N + 16 * panel, here, w.N, left < 32 ? left : 32, w.activation);
     }
   }
   _tile_release();

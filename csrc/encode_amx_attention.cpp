@@ -78,7 +78,7 @@ static inline Vec power(Vec x) {
   p = Vec::all(0.2402265070f).fma(p, f);
   p = Vec::all(0.6931471806f).fma(p, f);
   p = Vec::all(1.0f).fma(p, f);
-  return p.mul(n.power_of_two());
+  return p.scaled(n);
 }
 
 // Scores of 16 queries with 16 keys, summed over d.

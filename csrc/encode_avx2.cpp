@@ -7,6 +7,8 @@
 
 #define FASTREC_LEVEL enc_avx2
 
+#include "transpose_x86.h"
+
 namespace fastrec {
 namespace enc_avx2 {
 
@@ -20,6 +22,8 @@ struct Mask {
 };
 
 struct Vec {
+  static constexpr bool kTransposes = true;
+  static inline void transpose(const float* const* from, int64_t c, float* out) { enc_avx2::transpose(from, c, out); }
   __m256 lo, hi;
   static inline Vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static inline Vec all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -55,11 +59,12 @@ struct Vec {
     constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     return {_mm256_round_ps(lo, kNearest), _mm256_round_ps(hi, kNearest)};
   }
-  static inline __m256 half_power(__m256 n) {
-    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+  static inline __m256 half_scaled(__m256 v, __m256 n) {
+    const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), power));
   }
-  inline Vec power_of_two() const { return {half_power(lo), half_power(hi)}; }
+  // this * 2^n, n whole, for what stays a normal number; NaN stays NaN for NaN n (which becomes 0 here).
+  inline Vec scaled(Vec n) const { return {half_scaled(lo, n.lo), half_scaled(hi, n.hi)}; }
   inline Vec with_sign_of(Vec o) const {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return {_mm256_or_ps(lo, _mm256_and_ps(o.lo, sign)), _mm256_or_ps(hi, _mm256_and_ps(o.hi, sign))};
@@ -103,38 +108,44 @@ struct Vec {
   }
 };
 
-// 12 sums, the panel and a broadcast fill the 16 registers.
-static constexpr int kTileRows = 6;
-static constexpr int kTilePanels = 1;
-static constexpr int kQueries = 6;
+static constexpr int kKeys = 6;
+static constexpr int kValueRows = 6, kValueColumns = 1;
 
+// 12 sums, the panel and an input fill the 16 registers.
 struct SumsF32 {
   Vec v;
   static constexpr Codes kCodes = Codes::kNone;
-  static constexpr int64_t kSteps = kAllSteps;
-  static inline void settle() {}
+  static constexpr int kRows = 6, kPanels = 1;
+  static constexpr int64_t kUnit = 1, kBlock = 256;
+  static constexpr bool kFresh = false;
   using Panel = Vec;
   static inline Panel panel(const char* p) { return Vec::load(reinterpret_cast<const float*>(p)); }
+  static inline Vec input(const char* x) { return Vec::all(*reinterpret_cast<const float*>(x)); }
   static inline SumsF32 zero() { return {Vec::zero()}; }
   static inline SumsF32 load_n(const float* p, int64_t n) { return {Vec::load_n(p, n)}; }
   inline void store_n(float* p, int64_t n) const { v.store_n(p, n); }
-  inline void add(const char* x, Panel b) { v = v.fma(Vec::all(*reinterpret_cast<const float*>(x)), b); }
+  inline void add(Vec x, Panel b) { v = v.fma(x, b); }
   inline Vec value() const { return v; }
 };
 
-// Sums in int32, moved as bits. Pairs fit into int16 because the codes of a row stay within 0 .. 127.
+// The sums of both below are written out: with the intrinsics GCC 12 moves them to the stack and back.
+
+// Four products of bytes are summed in int16 before they go on to int32: two steps at a time. See Linear::code_max.
 struct SumsInt8 {
   __m256i lo, hi;
   static constexpr Codes kCodes = Codes::kInt8;
-  static constexpr int64_t kSteps = kAllSteps;
-  static inline void settle() {}
+  static constexpr int kRows = 4, kPanels = 1;
+  static constexpr int64_t kUnit = 2, kBlock = 256;
+  static constexpr bool kFresh = false;
   struct Panel {
     __m256i lo, hi;
+    const __m256i* next;  // read where it lies: there is no register left for it
   };
   static inline Panel panel(const char* p) {
-    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
-            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+    const __m256i* at = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1), at + 2};
   }
+  static inline const int32_t* input(const char* x) { return reinterpret_cast<const int32_t*>(x); }
   static inline SumsInt8 zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static inline SumsInt8 load_n(const float* p, int64_t n) {
     const Vec bits = Vec::load_n(p, n);
@@ -143,52 +154,61 @@ struct SumsInt8 {
   inline void store_n(float* p, int64_t n) const {
     Vec{_mm256_castsi256_ps(lo), _mm256_castsi256_ps(hi)}.store_n(p, n);
   }
-  inline void add(const char* x, Panel b) {
-    const __m256i four = _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(x)), one = _mm256_set1_epi16(1);
-    lo = _mm256_add_epi32(lo, _mm256_madd_epi16(_mm256_maddubs_epi16(four, b.lo), one));
-    hi = _mm256_add_epi32(hi, _mm256_madd_epi16(_mm256_maddubs_epi16(four, b.hi), one));
+  inline void add(const int32_t* x, const Panel& b) {
+    __m256i first = _mm256_set1_epi32(x[0]), second = _mm256_set1_epi32(x[1]), sum, other;
+    const __m256i one = _mm256_set1_epi16(1);
+    __asm__("vpmaddubsw %2, %1, %0" : "=x"(sum) : "x"(first), "x"(b.lo));
+    __asm__("vpmaddubsw %2, %1, %0" : "=x"(other) : "x"(second), "m"(b.next[0]));
+    __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(other));
+    __asm__("vpmaddwd %1, %0, %0" : "+x"(sum) : "x"(one));
+    __asm__("vpaddd %1, %0, %0" : "+x"(lo) : "x"(sum));
+    __asm__("vpmaddubsw %1, %0, %0" : "+x"(first) : "x"(b.hi));
+    __asm__("vpmaddubsw %1, %0, %0" : "+x"(second) : "m"(b.next[1]));
+    __asm__("vpaddw %1, %0, %0" : "+x"(first) : "x"(second));
+    __asm__("vpmaddwd %1, %0, %0" : "+x"(first) : "x"(one));
+    __asm__("vpaddd %1, %0, %0" : "+x"(hi) : "x"(first));
   }
   inline Vec value() const { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
 };
 
-// Sums in int32 for some steps, in float32 for all.
 struct SumsInt16 {
   __m256i lo, hi;
-  Vec total;
   static constexpr Codes kCodes = Codes::kInt16;
-  static constexpr int64_t kSteps = kInt16Steps;
-  using Panel = const __m256i*;  // read where it lies: 12 sums leave no registers for it
-  static inline Panel panel(const char* p) { return reinterpret_cast<const __m256i*>(p); }
-  static inline SumsInt16 zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256(), Vec::zero()}; }
-  static inline SumsInt16 load_n(const float* p, int64_t n) {
-    return {_mm256_setzero_si256(), _mm256_setzero_si256(), Vec::load_n(p, n)};
+  static constexpr int kRows = 6, kPanels = 1;
+  static constexpr int64_t kUnit = 1, kBlock = kInt16Steps;
+  static constexpr bool kFresh = true;
+  struct Panel {
+    __m256i lo, hi;
+  };
+  static inline Panel panel(const char* p) {
+    const __m256i* at = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
   }
-  inline void store_n(float* p, int64_t n) const { total.store_n(p, n); }
-  inline void add(const char* x, Panel b) {
-    const __m256i two = _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(x));
-    __m256i product;  // written out: with the intrinsics GCC 12 moves sums to the stack and back
-    __asm__("vpmaddwd %2, %1, %0" : "=x"(product) : "x"(two), "m"(b[0]));
+  static inline __m256i input(const char* x) { return _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(x)); }
+  static inline SumsInt16 zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static inline SumsInt16 load_n(const float*, int64_t) { return zero(); }
+  inline void store_n(float*, int64_t) const {}
+  inline void add(__m256i x, const Panel& b) {
+    __m256i product;
+    __asm__("vpmaddwd %2, %1, %0" : "=x"(product) : "x"(x), "x"(b.lo));
     __asm__("vpaddd %1, %0, %0" : "+x"(lo) : "x"(product));
-    __asm__("vpmaddwd %2, %1, %0" : "=x"(product) : "x"(two), "m"(b[1]));
-    __asm__("vpaddd %1, %0, %0" : "+x"(hi) : "x"(product));
+    __asm__("vpmaddwd %1, %0, %0" : "+x"(x) : "x"(b.hi));
+    __asm__("vpaddd %1, %0, %0" : "+x"(hi) : "x"(x));
   }
-  inline void settle() {
-    total = total.add({_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)});
-    lo = hi = _mm256_setzero_si256();
-  }
-  inline Vec value() const { return total; }
+  inline Vec value() const { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
 };
 
 }  // namespace enc_avx2
 }  // namespace fastrec
 
+#include "encode_attention_kernel.h"
 #include "encode_kernel.h"
 #include "encode_linear_kernel.h"
 
 namespace fastrec {
 
 const EncodeKernel encode_avx2 = {
-    "avx2", 127, false, enc_avx2::linear<enc_avx2::SumsF32>, enc_avx2::linear<enc_avx2::SumsInt8>,
+    "avx2", kSmallCodes, false, enc_avx2::linear<enc_avx2::SumsF32>, enc_avx2::linear<enc_avx2::SumsInt8>,
     enc_avx2::linear<enc_avx2::SumsInt16>, nullptr, nullptr, enc_avx2::quantize, enc_avx2::to_int16,
     enc_avx2::to_bf16, enc_avx2::split, enc_avx2::bias_gelu, enc_avx2::add_layer_norm, enc_avx2::attention,
     enc_avx2::attention, enc_avx2::attention, enc_avx2::row_sum};

@@ -7,22 +7,12 @@
 namespace fastrec {
 namespace enc_bf16 {
 
-struct SumsBf16 {
-  Vec v;
+// Pairs of bfloat16 in the 4 bytes of a lane; sums in float32.
+struct SumsBf16 : SumsInt<SumsBf16> {
   static constexpr Codes kCodes = Codes::kNone;
-  static constexpr int64_t kSteps = kAllSteps;
-  static inline void settle() {}
-  using Panel = __m512i;
-  static inline Panel panel(const char* p) { return _mm512_loadu_si512(p); }
-  static inline SumsBf16 zero() { return {Vec::zero()}; }
-  static inline SumsBf16 load_n(const float* p, int64_t n) { return {Vec::load_n(p, n)}; }
-  inline void store_n(float* p, int64_t n) const { v.store_n(p, n); }
-  inline void add(const char* x, Panel b) {
-    const __m512i two = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x));
-    // Written out: with the intrinsic GCC 12 moves every sum to the stack and back.
-    __asm__("vdpbf16ps %2, %1, %0" : "+v"(v.v) : "v"(two), "v"(b));
-  }
-  inline Vec value() const { return v; }
+  // Written out: with the intrinsic GCC 12 moves every sum to the stack and back.
+  inline void add(__m512i x, Panel b) { __asm__("vdpbf16ps %2, %1, %0" : "+v"(v) : "v"(x), "v"(b)); }
+  inline Vec value() const { return {_mm512_castsi512_ps(v)}; }
 };
 
 }  // namespace enc_bf16

@@ -7,17 +7,17 @@
 namespace fastrec {
 namespace enc_vnni {
 
-struct SumsInt8 : SumsInt {
-  static inline SumsInt8 zero() { return {{_mm512_setzero_si512()}}; }
-  static inline SumsInt8 load_n(const float* p, int64_t n) { return {{bits_n(p, n)}}; }
-  // Written out: with the intrinsic GCC 12 moves every sum to the stack and back.
-  inline void add(const char* x, Panel b) { __asm__("vpdpbusd %2, %1, %0" : "+v"(v) : "v"(four(x)), "v"(b)); }
+// Both written out: with the intrinsics GCC 12 moves every sum to the stack and back.
+struct SumsInt8 : SumsInt<SumsInt8> {
+  static constexpr Codes kCodes = Codes::kInt8;
+  inline void add(__m512i x, Panel b) { __asm__("vpdpbusd %2, %1, %0" : "+v"(v) : "v"(x), "v"(b)); }
 };
 
-struct SumsInt16 : SumsWords {
-  static inline SumsInt16 zero() { return {{_mm512_setzero_si512(), Vec::zero()}}; }
-  static inline SumsInt16 load_n(const float* p, int64_t n) { return {{_mm512_setzero_si512(), Vec::load_n(p, n)}}; }
-  inline void add(const char* x, Panel b) { __asm__("vpdpwssd %2, %1, %0" : "+v"(v) : "v"(two(x)), "v"(b)); }
+struct SumsInt16 : SumsInt<SumsInt16> {
+  static constexpr Codes kCodes = Codes::kInt16;
+  static constexpr int64_t kBlock = kInt16Steps;
+  static constexpr bool kFresh = true;
+  inline void add(__m512i x, Panel b) { __asm__("vpdpwssd %2, %1, %0" : "+v"(v) : "v"(x), "v"(b)); }
 };
 
 }  // namespace enc_vnni

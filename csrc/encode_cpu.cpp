@@ -28,7 +28,8 @@ float* room(int slot, int64_t floats) {
   return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(buffer.data()) + 63) / 64 * 64);
 }
 
-void check_kind(LinearKind kind, const EncodeKernel& level) {
+void check_kind(LinearKind kind, const EncodeKernel& level, int64_t code_max) {
+  require(kind != kLinearInt8 || code_max <= level.code_max, "weights laid out for this level");
   require(kind != kLinearBf16 || level.linear_bf16, "this level computes in bfloat16");
   require(kind != kLinearSplit || level.linear_split, "this level has tiles");
 }
@@ -40,7 +41,7 @@ void linear_block(const float* x, int64_t rows, const Linear& w, LinearKind kind
   float* scales = room(0, 2 * kRows);
   void* codes = room(1, kRows * w.steps * (kind == kLinearSplit ? 2 : 1) + 16);
   if (kind == kLinearInt8) {
-    level.quantize(x, rows, w.K, w.steps, level.code_max, level.tiled, static_cast<uint8_t*>(codes), scales, scales + kRows);
+    level.quantize(x, rows, w.K, w.steps, w.code_max, level.tiled, static_cast<uint8_t*>(codes), scales, scales + kRows);
     level.linear_int8({codes, scales, scales + kRows}, rows, w, out);
   } else if (kind == kLinearInt16) {
     level.to_int16(x, rows, w.K, w.steps, static_cast<int16_t*>(codes), scales);
@@ -133,7 +134,6 @@ void encode_group(const EncoderModel& m, const int32_t* ids, const int64_t* cu, 
       linear_block(context + t * D, rows, layer.out, m.kind, hidden, level);
       level.add_layer_norm(hidden, nullptr, at, layer.weight1, layer.shift1, m.eps, rows, D, at);
       linear_block(at, rows, layer.up, m.kind, inner, level);
-      level.bias_gelu(inner, rows, m.inner, nullptr, m.activation);
       linear_block(inner, rows, layer.down, m.kind, hidden, level);
       level.add_layer_norm(hidden, nullptr, at, layer.weight2, layer.shift2, m.eps, rows, D, at);
     }
@@ -173,7 +173,7 @@ void pool_normalize(const float* x, const int64_t* cu, int64_t S, int64_t D, Poo
 
 void linear_rows(const float* x, int64_t T, const Linear& weights, LinearKind kind, float* out, int threads,
                  const EncodeKernel& level) {
-  check_kind(kind, level);
+  check_kind(kind, level, weights.code_max);
   over_rows(T, kRows, threads, [&](int64_t t, int64_t rows) {
     linear_block(x + t * weights.K, rows, weights, kind, out + t * weights.N, level);
   });
@@ -181,7 +181,7 @@ void linear_rows(const float* x, int64_t T, const Linear& weights, LinearKind ki
 
 void encode_packed(const EncoderModel& model, const int32_t* ids, const int64_t* cu, int64_t S, float* out,
                    int threads, const EncodeKernel& level) {
-  check_kind(model.kind, level);
+  check_kind(model.kind, level, model.layers.empty() ? 0 : model.layers[0].qkv.code_max);
   std::vector<int64_t> groups = {0};
   for (int64_t s = 0; s < S; ++s)
     if (cu[s + 1] - cu[groups.back()] > kGroupTokens && s > groups.back()) groups.push_back(s);

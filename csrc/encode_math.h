@@ -6,19 +6,18 @@
 namespace fastrec {
 namespace FASTREC_LEVEL {
 
-// e^x to 2 units in the last place (Cephes), 0 < e^x for -inf as well; NaN stays.
+// e^x to a few units in the last place (and 6e-8 |x|), 0 < e^x for -inf as well; NaN stays.
 static inline Vec exponential(Vec x) {
-  x = Vec::all(-87.3f).max(x);
-  x = Vec::all(88.0f).min(x);
-  const Vec n = x.mul(Vec::all(1.44269504f)).round();
-  const Vec r = x.fma(n, Vec::all(-0.693359375f)).fma(n, Vec::all(2.12194440e-4f));
-  Vec p = Vec::all(1.9875691500e-4f);
-  p = Vec::all(1.3981999507e-3f).fma(p, r);
-  p = Vec::all(8.3334519073e-3f).fma(p, r);
-  p = Vec::all(4.1665795894e-2f).fma(p, r);
-  p = Vec::all(1.6666665459e-1f).fma(p, r);
-  p = Vec::all(5.0000001201e-1f).fma(p, r);
-  return Vec::all(1.0f).add(r).fma(p, r.mul(r)).mul(n.power_of_two());
+  const Vec y = Vec::all(126.9f).min(Vec::all(-125.0f).max(x.mul(Vec::all(1.44269504f))));
+  const Vec n = y.round(), f = y.sub(n);
+  Vec p = Vec::all(1.535336188e-4f);
+  p = Vec::all(1.339887440e-3f).fma(p, f);
+  p = Vec::all(9.618437358e-3f).fma(p, f);
+  p = Vec::all(5.550332471e-2f).fma(p, f);
+  p = Vec::all(2.402264791e-1f).fma(p, f);
+  p = Vec::all(6.931472029e-1f).fma(p, f);
+  p = Vec::all(1.0f).fma(p, f);
+  return p.scaled(n);
 }
 
 // x / 2 * (1 + erf(x / sqrt(2))): the erf is z P(z^2) / Q(z^2) for |z| <= 5.6, fitted to 5e-8, and beyond as there.

@@ -43,7 +43,7 @@ void linear_rows(const float* x, int64_t T, const Linear& weights, LinearKind ki
                  const EncodeKernel& level);
 
 struct EncoderLayer {
-  Linear qkv, out, up, down;                        // [D, 3 D], [D, D], [D, inner], [inner, D]
+  Linear qkv, out, up, down;                        // [D, 3 D], [D, D], [D, inner] with the activation, [inner, D]
   const float *weight1, *shift1, *weight2, *shift2; // [D], layer norms behind `out` and `down`
 };
 
@@ -52,7 +52,6 @@ struct EncoderModel {
   LinearKind kind;
   int64_t D, heads, inner;
   float eps;
-  Activation activation;
   Pooling pooling;
   bool normalize;
   const float* words;              // [V, D]

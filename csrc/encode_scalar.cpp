@@ -14,6 +14,8 @@ namespace enc_scalar {
   return out
 
 struct Vec {
+  static constexpr bool kTransposes = false;
+  static inline void transpose(const float* const*, int64_t, float*) {}
   float v[16];
   static inline Vec zero() { return all(0.0f); }
   static inline Vec all(float x) { FASTREC_EACH(x); }
@@ -33,14 +35,7 @@ struct Vec {
   inline Vec min(const Vec& o) const { FASTREC_EACH(v[i] < o.v[i] ? v[i] : o.v[i]); }
   inline Vec abs() const { FASTREC_EACH(__builtin_fabsf(v[i])); }
   inline Vec round() const { FASTREC_EACH(__builtin_rintf(v[i])); }
-  inline Vec power_of_two() const {
-    Vec out;
-    for (int i = 0; i < 16; ++i) {
-      const int32_t bits = (v[i] == v[i] ? static_cast<int32_t>(v[i]) + 127 : 0) << 23;
-      __builtin_memcpy(&out.v[i], &bits, 4);
-    }
-    return out;
-  }
+  inline Vec scaled(const Vec& n) const { FASTREC_EACH(n.v[i] == n.v[i] ? __builtin_scalbnf(v[i], static_cast<int>(n.v[i])) : n.v[i]); }
   inline Vec with_sign_of(const Vec& o) const { FASTREC_EACH(__builtin_copysignf(v[i], o.v[i])); }
   inline float sum() const {
     float s = 0.0f;
@@ -80,19 +75,23 @@ struct Vec {
   }
 };
 
-static constexpr int kTileRows = 4;
-static constexpr int kTilePanels = 1;
-static constexpr int kQueries = 4;
+static constexpr int kKeys = 4;
+static constexpr int kValueRows = 4, kValueColumns = 1;
 
-struct SumsF32 {
-  Vec v;
-  static constexpr Codes kCodes = Codes::kNone;
-  static constexpr int64_t kSteps = kAllSteps;
-  static inline void settle() {}
+struct Tile {
+  static constexpr int kRows = 4, kPanels = 1;
+  static constexpr int64_t kUnit = 1, kBlock = 256;
+  static constexpr bool kFresh = false;
   using Panel = const char*;
   static inline Panel panel(const char* p) { return p; }
-  static inline SumsF32 zero() { return {Vec::zero()}; }
-  static inline SumsF32 load_n(const float* p, int64_t n) { return {Vec::load_n(p, n)}; }
+  static inline const char* input(const char* x) { return x; }
+};
+
+struct SumsF32 : Tile {
+  Vec v;
+  static constexpr Codes kCodes = Codes::kNone;
+  static inline SumsF32 zero() { return {{}, Vec::zero()}; }
+  static inline SumsF32 load_n(const float* p, int64_t n) { return {{}, Vec::load_n(p, n)}; }
   inline void store_n(float* p, int64_t n) const { v.store_n(p, n); }
   inline void add(const char* x, Panel b) {
     v = v.fma(Vec::all(*reinterpret_cast<const float*>(x)), Vec::load(reinterpret_cast<const float*>(b)));
@@ -102,8 +101,8 @@ struct SumsF32 {
 
 // Pairs of bfloat16, in order.
 struct SumsBf16 : SumsF32 {
-  static inline SumsBf16 zero() { return {{Vec::zero()}}; }
-  static inline SumsBf16 load_n(const float* p, int64_t n) { return {{Vec::load_n(p, n)}}; }
+  static inline SumsBf16 zero() { return {SumsF32::zero()}; }
+  static inline SumsBf16 load_n(const float* p, int64_t n) { return {SumsF32::load_n(p, n)}; }
   static inline float wide(const char* p) {
     uint16_t half;
     __builtin_memcpy(&half, p, 2);
@@ -119,13 +118,9 @@ struct SumsBf16 : SumsF32 {
 };
 
 // Sums in int32, moved as bits.
-struct SumsInt8 {
+struct SumsInt8 : Tile {
   int32_t v[16];
   static constexpr Codes kCodes = Codes::kInt8;
-  static constexpr int64_t kSteps = kAllSteps;
-  static inline void settle() {}
-  using Panel = const char*;
-  static inline Panel panel(const char* p) { return p; }
   static inline SumsInt8 zero() { return {}; }
   static inline SumsInt8 load_n(const float* p, int64_t n) {
     SumsInt8 out = {};
@@ -141,17 +136,14 @@ struct SumsInt8 {
   inline Vec value() const { FASTREC_EACH(static_cast<float>(v[i])); }
 };
 
-// Sums in int32 for some steps, in float32 for all.
-struct SumsInt16 {
+struct SumsInt16 : Tile {
   int32_t v[16];
-  Vec total;
   static constexpr Codes kCodes = Codes::kInt16;
-  static constexpr int64_t kSteps = kInt16Steps;
-  using Panel = const char*;
-  static inline Panel panel(const char* p) { return p; }
-  static inline SumsInt16 zero() { return {{}, Vec::zero()}; }
-  static inline SumsInt16 load_n(const float* p, int64_t n) { return {{}, Vec::load_n(p, n)}; }
-  inline void store_n(float* p, int64_t n) const { total.store_n(p, n); }
+  static constexpr int64_t kBlock = kInt16Steps;
+  static constexpr bool kFresh = true;
+  static inline SumsInt16 zero() { return {}; }
+  static inline SumsInt16 load_n(const float*, int64_t) { return {}; }
+  inline void store_n(float*, int64_t) const {}
   static inline int32_t word(const char* p) {
     int16_t value;
     __builtin_memcpy(&value, p, 2);
@@ -161,18 +153,13 @@ struct SumsInt16 {
     for (int i = 0; i < 16; ++i)
       for (int j = 0; j < 2; ++j) v[i] += word(x + 2 * j) * word(b + 4 * i + 2 * j);
   }
-  inline void settle() {
-    for (int i = 0; i < 16; ++i) {
-      total.v[i] += static_cast<float>(v[i]);
-      v[i] = 0;
-    }
-  }
-  inline Vec value() const { return total; }
+  inline Vec value() const { FASTREC_EACH(static_cast<float>(v[i])); }
 };
 
 }  // namespace enc_scalar
 }  // namespace fastrec
 
+#include "encode_attention_kernel.h"
 #include "encode_kernel.h"
 #include "encode_linear_kernel.h"
 

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "encode.h"
+#include "transpose_x86.h"
 
 namespace fastrec {
 namespace FASTREC_LEVEL {
@@ -12,6 +13,8 @@ namespace FASTREC_LEVEL {
 static inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : (1u << n) - 1); }
 
 struct Vec {
+  static constexpr bool kTransposes = true;
+  static inline void transpose(const float* const* from, int64_t c, float* out) { FASTREC_LEVEL::transpose(from, c, out); }
   __m512 v;
   static inline Vec zero() { return {_mm512_setzero_ps()}; }
   static inline Vec all(float x) { return {_mm512_set1_ps(x)}; }
@@ -35,9 +38,7 @@ struct Vec {
   inline Vec min(Vec o) const { return {_mm512_min_ps(v, o.v)}; }
   inline Vec abs() const { return {_mm512_abs_ps(v)}; }
   inline Vec round() const { return {_mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-  inline Vec power_of_two() const {
-    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(127)), 23))};
-  }
+  inline Vec scaled(Vec n) const { return {_mm512_scalef_ps(v, n.v)}; }  // this * 2^n, n whole
   inline Vec with_sign_of(Vec o) const {
     const __m512i sign = _mm512_set1_epi32(static_cast<int>(0x80000000u));
     return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(v), _mm512_and_si512(_mm512_castps_si512(o.v), sign)))};
@@ -74,54 +75,50 @@ struct Vec {
   inline Vec first(int64_t n) const { return {_mm512_maskz_mov_ps(n > 0 ? first_lanes(n) : 0, v)}; }
 };
 
-// 24 sums, 2 panels and a broadcast fit into the 32 registers.
-static constexpr int kTileRows = 12;
-static constexpr int kTilePanels = 2;
-static constexpr int kQueries = 12;
+static constexpr int kKeys = 12;
+static constexpr int kValueRows = 8, kValueColumns = 2;
 
-struct SumsF32 {
+// 24 sums, 2 panels and an input fit into the 32 registers.
+struct Tile {
+  static constexpr int kRows = 12, kPanels = 2;
+  static constexpr int64_t kUnit = 1, kBlock = 256;
+  static constexpr bool kFresh = false;
+};
+
+struct SumsF32 : Tile {
   Vec v;
   static constexpr Codes kCodes = Codes::kNone;
-  static constexpr int64_t kSteps = kAllSteps;
-  static inline void settle() {}
   using Panel = Vec;
   static inline Panel panel(const char* p) { return {_mm512_loadu_ps(p)}; }
-  static inline SumsF32 zero() { return {Vec::zero()}; }
-  static inline SumsF32 load_n(const float* p, int64_t n) { return {Vec::load_n(p, n)}; }
+  static inline Vec input(const char* x) { return Vec::all(*reinterpret_cast<const float*>(x)); }
+  static inline SumsF32 of(Vec v) {
+    SumsF32 out;
+    out.v = v;
+    return out;
+  }
+  static inline SumsF32 zero() { return of(Vec::zero()); }
+  static inline SumsF32 load_n(const float* p, int64_t n) { return of(Vec::load_n(p, n)); }
   inline void store_n(float* p, int64_t n) const { v.store_n(p, n); }
-  inline void add(const char* x, Panel b) { v.v = _mm512_fmadd_ps(_mm512_set1_ps(*reinterpret_cast<const float*>(x)), b.v, v.v); }
+  inline void add(Vec x, Panel b) { v = v.fma(x, b); }
   inline Vec value() const { return v; }
 };
 
 // Sums in int32, moved as bits.
-struct SumsInt {
+template <class Own>
+struct SumsInt : Tile {
   __m512i v;
-  static constexpr Codes kCodes = Codes::kInt8;
-  static constexpr int64_t kSteps = kAllSteps;
-  static inline void settle() {}
   using Panel = __m512i;
   static inline Panel panel(const char* p) { return _mm512_loadu_si512(p); }
-  static inline __m512i four(const char* x) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x)); }
-  static inline __m512i bits_n(const float* p, int64_t n) { return _mm512_maskz_loadu_epi32(first_lanes(n), p); }
+  static inline __m512i input(const char* x) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x)); }
+  static inline Own of(__m512i v) {
+    Own out;
+    out.v = v;
+    return out;
+  }
+  static inline Own zero() { return of(_mm512_setzero_si512()); }
+  static inline Own load_n(const float* p, int64_t n) { return of(_mm512_maskz_loadu_epi32(first_lanes(n), p)); }
   inline void store_n(float* p, int64_t n) const { _mm512_mask_storeu_epi32(p, first_lanes(n), v); }
   inline Vec value() const { return {_mm512_cvtepi32_ps(v)}; }
-};
-
-// Sums in int32 for some steps, in float32 for all.
-struct SumsWords {
-  __m512i v;
-  Vec total;
-  static constexpr Codes kCodes = Codes::kInt16;
-  static constexpr int64_t kSteps = kInt16Steps;
-  using Panel = __m512i;
-  static inline Panel panel(const char* p) { return _mm512_loadu_si512(p); }
-  static inline __m512i two(const char* x) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x)); }
-  inline void store_n(float* p, int64_t n) const { total.store_n(p, n); }
-  inline void settle() {
-    total = total.add({_mm512_cvtepi32_ps(v)});
-    v = _mm512_setzero_si512();
-  }
-  inline Vec value() const { return total; }
 };
 
 }  // namespace FASTREC_LEVEL

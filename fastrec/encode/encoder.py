@@ -118,7 +118,7 @@ class Encoder:
     def fingerprint(self) -> str:
         """32 hex digits that change with weights, tokenizer or settings. Does not load the model.
 
-        Where "auto" means int8 it changes once more if the model, once loaded, loses too much by it.
+        Where "auto" means int8, or "fp32" int16, it changes once more if the model, once loaded, loses too much by it.
         """
         with self._lock:
             if self._fingerprint is None:
@@ -269,7 +269,7 @@ class Encoder:
     def precision(self) -> str:
         """What was chosen: "fp32", "bf16x3", "int16", "bf16" or "int8". Does not load the model.
 
-        Where "auto" means int8, a model that loses too much by it is found out when it is loaded.
+        Where "auto" means int8, or "fp32" int16, a model that loses too much by it is found out when it is loaded.
         """
         return self._locate()[1].precision
 
@@ -280,8 +280,9 @@ class Encoder:
 
                 folder, settings = self._locate()
                 transformer = Transformer(folder, settings, self._device)
-                if self._on_trial(settings) and not transformer.confirm(*precisions.TRIED[settings.precision]):
-                    settings = replace(settings, precision=precisions.resolve("fp32", settings.model_type, _yes))
+                while self._on_trial(settings) and not transformer.confirm(*precisions.TRIED[settings.precision]):
+                    other = precisions.instead_of(settings.precision, settings.model_type)
+                    settings = replace(settings, precision=other)
                     transformer.change(settings)
                     self._found, self._fingerprint, self._cache = (folder, settings), None, None
                 self._transformer = transformer
@@ -289,7 +290,7 @@ class Encoder:
 
     def _on_trial(self, settings: folders.Settings) -> bool:
         """Whether the precision was chosen here, not by name, and is one that not every model bears."""
-        return self._precision == "auto" and settings.precision in precisions.TRIED
+        return self._precision in ("auto", "fp32") and settings.precision in precisions.TRIED
 
     def _open_cache(self) -> VectorCache | None:
         if not self._use_cache:
@@ -299,10 +300,6 @@ class Encoder:
                 folder = default_cache_dir(self._cache_dir) / "embeddings"
                 self._cache = VectorCache(folder, self.fingerprint, self.dimension, self._cache_bytes)
             return self._cache
-
-
-def _yes() -> bool:
-    return True
 
 
 def as_list(texts: Any) -> list[Any]:

@@ -9,8 +9,12 @@ from fastrec.ops import _arrays
 
 _LOG = logging.getLogger("fastrec.encode")
 PRECISIONS = ("auto", "exact", "fp32", "bf16x3", "int16", "bf16", "int8")
-#: What a model is tried in first, with the mean and the least cosine to float32 that it must keep on some sentences.
-TRIED = {"int8": (0.995, 0.99)}
+#: What a model is tried in first, with the mean and the least cosine to float32 that it must keep on some sentences:
+#: what is promised and, for int16, room for texts that are harder than these.
+TRIED = {"int8": (0.995, 0.99), "int16": (0.999998, 0.999996)}
+#: Levels at which multiplying int16 is faster than an FMA, and those whose int8 is good enough for "auto".
+_WORDS = ("avx2", "avx512_vnni", "avx512_bf16")
+_BYTES = ("avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx")
 #: Model types that run in C++; see families.py.
 NATIVE_TYPES = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta", "camembert")
 _told: set[str] = set()
@@ -27,14 +31,14 @@ def resolve(precision: str, model_type: str, on_cpu: Callable[[], bool]) -> str:
 
     "fp32" asks for vectors with a cosine of at least .99999 to those of float32. Where the CPU has tiles (AMX) it comes
     to "bf16x3", more than twice as fast: each number is the sum of two bfloat16, and three of their four products are
-    taken, 16 bits instead of 24, with a cosine of .999999. "exact" is float32 everywhere.
+    taken, 16 bits instead of 24, with a cosine of .999999. With AVX2 or VNNI it comes to "int16", fixed point of up to
+    16 bits with a scale for every token and every output: 1.6 and 2 times as fast, .9999998 with MiniLM. The model is
+    tried on some sentences when it is loaded, and goes on in float32 if it keeps less than .999998. "exact" is float32
+    everywhere.
 
-    "int16", fixed point of 14 bits for the inputs of a token and 13 for the weights, is taken by name only: faster than
-    float32 with AVX2 and VNNI, .999998 with MiniLM, but a text of another model may fall below the .99999 of "fp32".
-
-    "auto" takes int8 where the CPU has VNNI or tiles, else what "fp32" comes to: on each of these machines that is the
-    fastest way, among those whose vectors keep a cosine of .995 with those of fp32. (int8 with AVX2 alone does not: its
-    inputs have 7 bits.) Models that do not run in C++, and CUDA, are fp32.
+    "auto" takes int8 on a CPU with AVX2 or more, else what "fp32" comes to: the fastest way of each machine. A model
+    that keeps less than a cosine of .995 with it goes on in what "fp32" comes to. Models that do not run in C++, and
+    CUDA, are fp32.
 
     on_cpu: asked only where it matters, since the answer may need torch
 
@@ -51,11 +55,11 @@ def resolve(precision: str, model_type: str, on_cpu: Callable[[], bool]) -> str:
         where = f"a model of type {model_type}" if model_type not in NATIVE_TYPES else "this device"
         raise ConfigError(f"[encode] precision={precision!r}, expected 'auto', 'fp32' or 'exact' for {where}")
     level, has, _ = _native.module("encode").encode_level(_arrays.simd("encode"))
-    full = "bf16x3" if "bf16x3" in has else "fp32"
+    full = "bf16x3" if "bf16x3" in has else "int16" if level in _WORDS else "fp32"
     if precision == "fp32":
         return full
     if precision == "auto":
-        precision = "int8" if level in ("amx", "avx512_vnni") else full
+        precision = "int8" if level in _BYTES else full
         message = f"[encode] precision 'auto' is {precision} on this machine (level {level})"
         if message not in _told:
             _told.add(message)
@@ -65,3 +69,8 @@ def resolve(precision: str, model_type: str, on_cpu: Callable[[], bool]) -> str:
             "encode", precision, f"the level {level} cannot compute in {precision}", "precision='auto'"
         )
     return precision
+
+
+def instead_of(precision: str, model_type: str) -> str:
+    """What a model goes on in that has been tried and loses too much."""
+    return resolve("fp32", model_type, lambda: True) if precision == "int8" else "fp32"

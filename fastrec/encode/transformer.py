@@ -93,7 +93,7 @@ class Transformer:
         if cosines.mean() >= mean and cosines.min() >= least:
             return True
         kept = f"{self.settings.precision} keeps a cosine of {cosines.mean():.6f}, at least {cosines.min():.6f},"
-        _tell(f"[encode] {kept} with this model: going on in float32")
+        _tell(f"[encode] {kept} with this model, and is not used")
         return False
 
     def change(self, settings: Settings) -> None:

@@ -15,9 +15,12 @@ from fastrec.types import F32
 
 #: precision -> (number in csrc/encode.h, inputs in a step of 4 bytes)
 KINDS = {"fp32": (0, 1), "bf16": (1, 2), "int8": (2, 4), "bf16x3": (3, 2), "int16": (4, 2)}
-#: The largest code of a weight, and its dtype; that of an int16 input is _INPUTS.
-_CODES = {"int8": (127, np.int8), "int16": (4095, np.int16)}
-_INPUTS = 8191
+#: The largest code of a weight, and its dtype.
+_CODES = {"int8": (127, np.int8), "int16": (32767, np.int16)}
+#: The codes of a block of so many int16 are, as a vector, no longer than this: products sum up within int32.
+_BLOCK, _LENGTH = 384, 46300.0
+#: The largest code of an int8 input where bytes are multiplied by VNNI or tiles.
+_WHOLE = 255
 _LANES = 16
 
 
@@ -30,6 +33,7 @@ class PackedLinear:
     bias: float32 [N filled up to 16]
     scales: float32 of the same length, int8 and int16 only: weight = scale * code
     sums: float32 of the same length, int8 only: the sums of the codes of an output
+    code_max: int8 only: the largest code of an input that the weights are made for
     """
 
     precision: str
@@ -39,11 +43,12 @@ class PackedLinear:
     bias: F32
     scales: F32 | None
     sums: F32 | None
+    code_max: int = _WHOLE
 
     def address(self) -> tuple[int, ...]:
         """What the native code takes; valid while this object lives."""
         vectors = (_native.ptr(a, np.float32) for a in (self.bias, self.scales, self.sums))
-        return (self.K, self.N, self.panels.shape[-3], int(self.panels.ctypes.data), *vectors)
+        return (self.K, self.N, self.panels.shape[-3], int(self.panels.ctypes.data), *vectors, self.code_max)
 
     def weights(self) -> F32:
         """float32 [N, K] as the panels have them."""
@@ -61,8 +66,11 @@ def pack_linear(weight: Any, bias: Any = None, *, precision: str = "fp32") -> Pa
     """Lay out weights [N, K] and bias [N] (None: zeros) for packed_linear.
 
     precision: "fp32", "bf16" (rounded to even), "int8" (a scale per output, codes of -127 .. 127), "int16" (the same
-        with codes of -4095 .. 4095) or "bf16x3" (float32 as the sum of two bfloat16, for a CPU with AMX: right to
-        2^-16 of a product)
+        with codes of -32767 .. 32767, and no more than 46300 for the length of 384 of them as a vector) or "bf16x3"
+        (float32 as the sum of two bfloat16, for a CPU with AMX: right to 2^-16 of a product)
+
+    For int8 the level of this moment counts: where the CPU has no VNNI, bytes are multiplied into int16, and the codes
+    of the four inputs that are summed there are kept below 32767 / 200 together. Such weights suit every level.
 
     Raises DataError for shapes that do not fit or weights that are not finite, ConfigError for another precision.
     """
@@ -79,10 +87,17 @@ def pack_linear(weight: Any, bias: Any = None, *, precision: str = "fp32") -> Pa
     steps = -(-K // unit) * unit // size
     scales = sums = None
     values: npt.NDArray[Any] = matrix
+    code_max = _WHOLE
     if precision in _CODES:
         top, dtype = _CODES[precision]
-        largest = np.abs(matrix).max(axis=1, initial=0.0)
-        scales = np.where(largest > 0, largest / np.float32(top), np.float32(1)).astype(np.float32)
+        if precision == "int16":
+            scales = _word_scales(matrix)
+        else:
+            code_max = min(_WHOLE, level(where)[2]) if _native.missing_cpu() is None else _WHOLE
+            scales = np.abs(matrix).max(axis=1, initial=0.0) / np.float32(top)
+            if code_max < _WHOLE:
+                scales = np.maximum(scales, _most_of_four(matrix) / np.float32(32767 // code_max - 2))
+            scales = np.where(scales > 0, scales, np.float32(1)).astype(np.float32)
         values = np.rint(matrix / scales[:, None]).clip(-top, top).astype(dtype)
         if precision == "int8":
             sums = _filled(values.sum(axis=1, dtype=np.int64).astype(np.float32), rows)
@@ -98,7 +113,27 @@ def pack_linear(weight: Any, bias: Any = None, *, precision: str = "fp32") -> Pa
         panels = np.stack([panels, low], axis=1)
     out = aligned(panels.shape, panels.dtype.type)  # a row of a panel is a line of the cache, and of a tile
     out[...] = panels
-    return PackedLinear(precision, K, N, out, _filled(vector, rows), scales, sums)
+    return PackedLinear(precision, K, N, out, _filled(vector, rows), scales, sums, code_max)
+
+
+def _word_scales(x: F32) -> F32:
+    """Of the rows of x [R, K] as int16: the least of 12 bits with codes of at most 32767, blocks of at most _LENGTH."""
+    blocks = -(-x.shape[1] // _BLOCK)
+    padded = np.pad(x, ((0, 0), (0, blocks * _BLOCK - x.shape[1]))).reshape(len(x), blocks, _BLOCK)
+    lengths = np.sqrt(np.einsum("rbk,rbk->rb", padded, padded, dtype=np.float64)).max(axis=1, initial=0.0)
+    scale = np.maximum(lengths / _LENGTH, np.abs(x).max(axis=1, initial=0.0) / _CODES["int16"][0])
+    bits = np.where(scale > 0, scale, 1).astype(np.float32).view(np.uint32)
+    out: F32 = ((bits + 0xFFF) & ~np.uint32(0xFFF)).view(np.float32)  # up to 12 bits, as the native code has it
+    return out
+
+
+def _most_of_four(x: F32) -> F32:
+    """The largest sum of sizes of four weights of a row that are multiplied into one int16: 0, 1, 4, 5 of eight, and
+    2, 3, 6, 7."""
+    groups = -(-x.shape[1] // 8)
+    padded = np.pad(np.abs(x), ((0, 0), (0, 8 * groups - x.shape[1]))).reshape(len(x), groups, 2, 2, 2)
+    out: F32 = padded.sum(axis=(2, 4)).max(axis=(1, 2), initial=0.0)
+    return out
 
 
 def _filled(vector: F32, length: int) -> F32:
@@ -126,10 +161,11 @@ def packed_linear(x: Any, weights: PackedLinear, *, backend: str = "auto", threa
 
     x: [T, K], numpy or torch, float32 or bfloat16
     weights: from pack_linear. With bf16 x is rounded, with int8 each row of x gets a scale and a zero of its own
-        and codes of 0 .. 255 (0 .. 127 where the CPU has no VNNI), with int16 a scale and codes of -8191 .. 8191; the
-        sums are float32, or exact for int8
+        and codes of 0 .. 255 (0 .. 200 where the CPU has no VNNI), with int16 a scale and codes as those of weights;
+        the sums are float32, or exact for int8 and for blocks of 384 inputs of int16
 
-    Raises DataError for a shape that does not fit, BackendUnavailable for bf16 or bf16x3 on a CPU that cannot.
+    Raises DataError for a shape that does not fit, BackendUnavailable for bf16 or bf16x3 on a CPU that cannot, and for
+    weights laid out in int8 for a level with VNNI on one without.
     """
     where = "packed_linear"
     run = OP.choose(backend)
@@ -162,12 +198,11 @@ def _seen(p: Problem) -> F32:
     if p.weights.precision == "bf16":
         return (round_bf16(p.x).astype(np.uint32) << 16).view(np.float32).reshape(p.x.shape)
     if p.weights.precision == "int16":
-        largest = np.abs(p.x).max(axis=1, initial=0.0)[:, None]
-        scale = np.where(largest == 0, np.float32(1), largest / np.float32(_INPUTS)).astype(np.float32)
-        out: F32 = np.rint(p.x * (np.float32(1) / scale)).clip(-_INPUTS, _INPUTS) * scale
+        scale, most = _word_scales(p.x)[:, None], _CODES["int16"][0]
+        out: F32 = np.rint(p.x * (np.float32(1) / scale)).clip(-most, most) * scale
         return out
     if p.weights.precision == "int8":
-        return quantized(p.x, level("packed_linear")[2] if _native.missing_cpu() is None else 255)
+        return quantized(p.x, p.weights.code_max)
     return p.x
 
 
@@ -184,10 +219,13 @@ def _torch(torch: Any, p: Problem) -> Any:
 
 
 def _cpu(p: Problem, threads: int) -> F32:
-    name, has, _ = level("packed_linear")
+    name, has, code_max = level("packed_linear")
     if p.weights.precision not in has:
         reason = f"the level {name} does not compute in {p.weights.precision}"
         raise BackendUnavailable("packed_linear", "cpu", reason, "precision='fp32' or 'int8'")
+    if p.weights.precision == "int8" and p.weights.code_max > code_max:
+        reason = f"the weights were laid out for a level with VNNI, not for {name}"
+        raise BackendUnavailable("packed_linear", "cpu", reason, "pack_linear at this level")
     out = _arrays.empty((len(p.x), p.weights.N), np.float32)
     _packed.call(
         "packed_linear",

@@ -28,15 +28,16 @@ def test_linear_at_the_widest_level(monkeypatch, precision, T, K, N, threads):
         return
     got = ops.packed_linear(x, weights, backend="cpu", threads=threads)
     want = ops.packed_linear(x, weights, backend="reference")
-    np.testing.assert_allclose(got, want, rtol=0, atol=3e-5 * np.abs(want).max() if precision == "bf16x3" else 2e-4)
+    near = {"bf16x3": 3e-5 * np.abs(want).max()}.get(precision, 2e-4)
+    np.testing.assert_allclose(got, want, rtol=0, atol=near)
     exact = x.astype(np.float64) @ weights.weights().T.astype(np.float64) + weights.bias[:N]
-    error = {"fp32": 1e-6, "bf16x3": 3e-5, "int16": 5e-4, "bf16": 0.01, "int8": 0.02}[precision]
+    error = {"fp32": 1e-6, "bf16x3": 3e-5, "int16": 1e-4, "bf16": 0.01, "int8": 0.02}[precision]
     assert np.abs(got - exact).max() <= error * np.linalg.norm(x, axis=1).max() * np.sqrt(N)
 
 
 def test_packed_weights_are_the_weights():
     weight = normal(33, 70)
-    errors = {"fp32": 0, "bf16x3": 2e-5, "int16": 2e-4, "bf16": 5e-3, "int8": 2e-2}
+    errors = {"fp32": 0, "bf16x3": 2e-5, "int16": 1e-4, "bf16": 5e-3, "int8": 2e-2}
     for precision, error in errors.items():
         got = ops.pack_linear(weight, precision=precision).weights()
         np.testing.assert_allclose(got, weight, atol=error * np.abs(weight).max(), rtol=0)
@@ -109,11 +110,54 @@ def test_bad_input():
     assert packed_linear_reference is ops.CATALOGUE["packed_linear"].reference
 
 
-@pytest.mark.parametrize("simd", ["scalar", "avx2", "avx512", "avx512_vnni", ""])
-def test_the_largest_codes_of_int16_do_not_overflow(monkeypatch, simd):
+LEVELS = ["scalar", "avx2", "avx512", "avx512_vnni", ""]
+
+
+def force(monkeypatch, simd):
     if _native._C is None or simd not in ("", *_native._C.simd_levels()):
         pytest.skip("not on this machine")
     monkeypatch.setenv("FASTREC_SIMD", simd)
-    weights = ops.pack_linear(np.ones((33, 1537), np.float32), precision="int16")
-    got = ops.packed_linear(np.full((15, 1537), -2.0, np.float32), weights)
-    np.testing.assert_allclose(got, -2.0 * 1537, rtol=1e-6)
+
+
+@pytest.mark.parametrize("simd", LEVELS)
+def test_the_largest_codes_of_int16_do_not_overflow(monkeypatch, simd):
+    force(monkeypatch, simd)
+    one = np.zeros((2, 1537), np.float32)
+    one[:, [3, 700]] = -1.0
+    for weight in (np.ones((33, 1537), np.float32), np.repeat(one[:1], 33, 0), RNG.choice([-1.0, 1.0], (33, 1537))):
+        weights = ops.pack_linear(weight, precision="int16")
+        full = [np.full((3, 1537), -2.0, np.float32), one, -3.0 * weights.weights()[:15]]
+        for x in full:
+            want = x.astype(np.float64) @ weights.weights().T
+            near = 2e-4 * np.linalg.norm(x, axis=1).max() * np.linalg.norm(weights.weights(), axis=1).max()
+            np.testing.assert_allclose(ops.packed_linear(x, weights), want, rtol=0, atol=near)
+
+
+@pytest.mark.parametrize("simd", LEVELS)
+def test_the_largest_codes_of_int8_do_not_saturate(monkeypatch, simd):
+    force(monkeypatch, simd)
+    for weight in (np.ones((33, 96)), np.tile([1.0, 1, 0, 0, 1, 1, 0, 0], (33, 12)), np.eye(33, 96)):
+        weights = ops.pack_linear(weight.astype(np.float32), precision="int8")
+        for sign in (1.0, -1.0):
+            x = np.full((15, 96), sign, np.float32)
+            want = x @ weights.weights().T
+            np.testing.assert_allclose(ops.packed_linear(x, weights), want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+def test_int8_weights_of_another_level_are_refused(monkeypatch):
+    force(monkeypatch, "avx512_vnni")
+    weights = ops.pack_linear(normal(5, 20), precision="int8")
+    force(monkeypatch, "avx2")
+    with pytest.raises(BackendUnavailable, match="laid out for a level with VNNI, not for avx2"):
+        ops.packed_linear(normal(3, 20), weights)
+    narrow = ops.pack_linear(normal(5, 20), precision="int8")
+    here = ops.packed_linear(np.ones((3, 20), np.float32), narrow)
+    force(monkeypatch, "avx512_vnni")
+    np.testing.assert_allclose(ops.packed_linear(np.ones((3, 20), np.float32), narrow), here, atol=1e-4)
+
+
+def test_values_beyond_the_square_root_of_float32_stay_finite(monkeypatch):
+    weights = ops.pack_linear(np.eye(16, 40, dtype=np.float32), precision="int16")
+    for size in (1e25, 1e-25):
+        x = np.full((2, 40), size, np.float32)
+        np.testing.assert_allclose(ops.packed_linear(x, weights), x[:, :16], rtol=2e-3)
