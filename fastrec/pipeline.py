@@ -12,25 +12,13 @@ from fastrec import fuse, learn, retrieve
 from fastrec.errors import ConfigError, DataError
 from fastrec.gate import Gate
 from fastrec.models import Model, Popularity
-from fastrec.types import (
-    BiasSource,
-    Candidates,
-    Csr,
-    DenseSource,
-    Embeddings,
-    Features,
-    Interactions,
-    Report,
-    Source,
-)
+from fastrec.types import BiasSource, Candidates, Csr, Embeddings, Features, Interactions, Report, Source
 
 log = logging.getLogger("fastrec")
 
 Weights = str | dict[str, float]
 #: Users of one call of the search: bounds the memory of queries, not the speed.
 USERS_AT_ONCE = 4096
-#: Weight, beside the largest, of what knows items without events, where it is worth nothing for the others.
-_COLD = 0.02
 
 
 def fit_sources(
@@ -105,25 +93,12 @@ def _learn(
     if found is None:
         return models, None, None
     settled = {s.name: v[place][0] for s, v, place in zip(sources, variants, found[0], strict=True)}
-    weights = _with_cold({s.name: float(w) for s, w in zip(sources, found[1], strict=True)}, sources, train)
+    weights = {s.name: float(w) for s, w in zip(sources, found[1], strict=True)}
     log.info("[fit] learned %s", ", ".join(f"{name} {w:.2f} {settled[name]}" for name, w in weights.items()))
     gate = found[2]
     for name, (length, age) in gate.coefficients.items() if gate is not None else ():
         log.info("[fit] %s weighs exp(%+.2f length %+.2f age) as much", name, length, age)
     return [settled.get(m.name, m) for m in models], weights, gate
-
-
-def _with_cold(weights: dict[str, float], sources: Sequence[Source], train: Interactions) -> dict[str, float]:
-    """The weights, and a little for what tells items without events apart, where nothing of weight does.
-
-    The holdout has next to no event of such an item: it cannot teach what orders them.
-    """
-    cold = np.bincount(train.items, minlength=train.n_items) == 0
-    sees = {s.name for s in sources if isinstance(s, DenseSource) and s.vectors[cold].any()}
-    if any(weights[name] for name in sees):
-        return weights
-    floor = _COLD * max(weights.values())
-    return {name: floor if name in sees else weight for name, weight in weights.items()}
 
 
 def _weights(weights: Weights, learned: dict[str, float] | None, sources: Sequence[Source]) -> dict[str, float]:

@@ -74,7 +74,7 @@ def test_noise_teaches_nothing():
 
 
 def test_the_gradient_is_that_of_the_loss():
-    scores, targets, open_items, histories = split_tastes(n_users=300)
+    scores, targets, open_items, _ = split_tastes(n_users=300)
     z = np.random.default_rng(0).normal(size=(300, 2))
     found = {}
 
@@ -134,19 +134,6 @@ def test_the_seed_of_the_recommender_is_that_of_the_models():
     from fastrec.pipeline import seeded
 
     assert seeded([Als(), ItemItem(), Sequential(seed=3)], 7) == [Als(seed=7), ItemItem(), Sequential(seed=3)]
-
-
-def test_cold_items_keep_a_source_that_sees_them():
-    from fastrec.pipeline import _with_cold
-
-    train = interactions([[0, 1], [1]], 3)
-    seeing, blind = np.ones((3, 2), np.float32), np.array([[1, 0], [0, 1], [0, 0]], np.float32)
-    sources = [DenseSource("blind", blind, None), DenseSource("seeing", seeing, None)]
-    assert _with_cold({"blind": 2.0, "seeing": 0.0}, sources, train) == {"blind": 2.0, "seeing": 0.04}
-    kept = {"blind": 2.0, "seeing": 0.1}
-    assert _with_cold(kept, sources, train) == kept
-    known = interactions([[0, 1, 2]], 3)
-    assert _with_cold({"blind": 2.0, "seeing": 0.0}, sources, known) == {"blind": 2.0, "seeing": 0.0}
 
 
 def test_new_items_in_the_history_of_a_gated_reader(events, items, tmp_path):

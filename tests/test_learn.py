@@ -138,3 +138,38 @@ def test_seen_items_are_not_among_the_alternatives():
     open_items[:, 0] = False
     w = learn.softmax_weights(scores, targets, open_items)
     assert w[0] > 1 and w[1] < 0.01 * w[0] + 1e-9
+
+
+def test_who_sees_items_without_events():
+    train = Interactions(np.array([0, 2]), np.array([0, 1], np.int32), np.zeros(2), np.ones(2, np.float32), 3)
+    blind = DenseSource("blind", np.array([[1, 0], [0, 1], [0, 0]], np.float32), None)
+    seeing = DenseSource("seeing", np.ones((3, 2), np.float32), None)
+    bias = BiasSource("bias", np.ones(3, np.float32))
+    assert learn.sees_cold([blind, seeing, bias], train).tolist() == [False, True, False]
+    known = Interactions(np.array([0, 2]), np.array([0, 1], np.int32), np.zeros(2), np.ones(2, np.float32), 2)
+    assert not learn.sees_cold([DenseSource("all", np.ones((2, 2), np.float32), None)], known).any()
+
+
+def test_what_sees_cold_items_is_raised_as_far_as_it_costs_nothing():
+    rng = np.random.default_rng(8)
+    truth = rng.integers(0, 30, 500).astype(np.int32)
+    targets = Interactions(np.arange(501), truth, np.zeros(500), np.ones(500, np.float32), 30)
+    open_items = np.ones((500, 30), bool)
+    scores = rng.normal(size=(4, 500, 30)).astype(np.float32)
+    scores[0, np.arange(500), truth] += 3.0
+    scores[1, np.arange(500), truth] += 1.0
+    sees = np.array([False, True, True, False])
+    start = np.array([1.0, 0.0, 0.0, 0.0])
+    got = learn.with_cold(start, sees, scores, targets, open_items)
+
+    def ndcg(w):
+        return learn._ndcg(np.tensordot(w.astype(np.float32), scores, 1), targets, open_items)
+
+    assert got[1] > 0.01 and got[0] == 1 and got[3] == 0
+    assert got[2] < 0.1 * got[1]  # noise among those that see them
+    assert ndcg(got) >= (1 - learn._GAIN) * ndcg(start)
+    harmful = 100 * scores[3:]
+    spoiled = learn.with_cold(np.array([1.0, 0.0]), np.array([False, True]), np.concatenate([scores[:1], harmful]),
+                              targets, open_items)  # fmt: skip
+    assert spoiled[1] <= 0.02  # it is there, so that cold items have an order, and hardly counts
+    np.testing.assert_array_equal(learn.with_cold(start, ~sees & False, scores, targets, open_items), start)
