@@ -1,4 +1,4 @@
-"""The command line: ``fastrec demo | fit | recommend | similar | evaluate | refit | doctor``.
+"""The command line: ``fastrec demo | fit | recommend | similar | evaluate | refit | tune | doctor``.
 
 Results go to stdout, everything else to stderr. Exit code 2 for bad input, 1 for a failure; one line
 says what was wrong, a traceback comes with ``--debug`` only.
@@ -87,6 +87,15 @@ def _parser() -> argparse.ArgumentParser:
     refit.add_argument("--force", action="store_true", help="replace the model even when the new one is worse")
     refit.set_defaults(run=_refit)
 
+    tune = commands.add_parser("tune", help="fine-tune the language model on behaviour")
+    tune.add_argument("events", help="parquet, csv, tsv or jsonl file, folder or glob")
+    tune.add_argument("--items", required=True, help="item texts, the same kinds of file")
+    tune.add_argument("--encoder", default="minilm", help="model name or folder to begin with")
+    tune.add_argument("--method", choices=("full", "lora"), default="full")
+    tune.add_argument("--steps", type=int, default=300)
+    tune.add_argument("--out", type=Path, required=True, help="new folder of the tuned model")
+    tune.set_defaults(run=_tune)
+
     doctor = commands.add_parser("doctor", help="which operator runs on which backend, and why not")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -96,6 +105,7 @@ def _learning(parser: argparse.ArgumentParser) -> None:
     """The arguments of commands that fit."""
     parser.add_argument("events", help="parquet, csv, tsv or jsonl file, folder or glob")
     parser.add_argument("--items", help="item texts and columns, the same kinds of file")
+    parser.add_argument("--knowledge", help="triples about the items: head, relation, tail")
     parser.add_argument("--models", default="auto", help='"fast", "best", "auto" or names with commas between')
     parser.add_argument("--encoder", default="minilm", help='model name or folder, or "none"')
 
@@ -119,7 +129,8 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _fit(args: argparse.Namespace) -> None:
-    rec = _recommender(args).fit(args.events, args.items, goal=args.goal, strict=args.strict)
+    knowledge = args.knowledge
+    rec = _recommender(args).fit(args.events, args.items, knowledge=knowledge, goal=args.goal, strict=args.strict)
     rec.save(args.out)
     print(rec.report)
     print(f"weights: {', '.join(f'{name} {weight:.2f}' for name, weight in rec.weights.items())}")
@@ -140,14 +151,19 @@ def _similar(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from fastrec import report
+    from fastrec import evaluation, report
     from fastrec.evaluation import SPLITS
 
     for path in (args.json, args.html):
         if path:
             _check_output(path)
-    rec = _recommender(args).fit(args.events, args.items, goal=SPLITS[args.split])
-    result = rec.evaluate(split=args.split, k=args.k, ladder=args.ladder)
+    # Only what reading gives is needed of all events: the models are fitted on the past of the split alone.
+    settings = _recommender(args)._settings
+    reader = argparse.Namespace(**{**vars(args), "models": "popularity"})
+    rec = _recommender(reader).fit(args.events, args.items, knowledge=args.knowledge, goal=SPLITS[args.split])
+    result = evaluation.evaluate(
+        rec._state, settings, None, split=args.split, k=args.k, per_model=True, ladder=args.ladder
+    )
     if args.json:
         result.to_json(args.json)
     if args.html:
@@ -161,6 +177,14 @@ def _refit(args: argparse.Namespace) -> int:
     result = refit(args.model, store=args.store, margin=args.margin, force=args.force)
     print(result)
     return 0 if result.replaced else 1
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from fastrec import Tuning, tune
+
+    tuning = Tuning(method=args.method, steps=args.steps)
+    tune(args.events, args.items, args.out, encoder=args.encoder, tuning=tuning)
+    print(f"model written to {args.out}")
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -67,7 +67,9 @@ class Dataset:
     items: item_id, title, genres (list of str), year (int or null)
     users: user_id, age, gender, occupation
     knowledge: head, relation, tail (str), with an item as "item:<item_id>" and other entities by their
-        Freebase id; None where the source has no triples
+        Freebase id; None where the source has no triples. RecBole's file names items by the ids of MovieLens 1M, not
+        by those of this set (260 is Star Wars there, 50 here): the triples are given as they are, and say nothing of
+        ml-100k until titles have brought the one to the other
     """
 
     name: str

@@ -161,8 +161,9 @@ def measure(
     histories, targets = train.take(users), held.take(users)
     n = train.n_items
     spaces = {"fastrec": features}
+    kept = {s.name for s in features.sources}
     if per_model:
-        spaces |= {s.name: fuse.fuse([s], {s.name: 1.0}, n) for s in features.sources}
+        spaces |= {s.name: fuse.fuse([s], {s.name: 1.0}, n) for s in sources if s.name in kept}
     spaces[BASELINE] = fuse.fuse([popular], {popular.name: 1.0}, n)
     seen = histories.seen()
     ranked = {name: top_k(space, histories, k, seen).rows for name, space in spaces.items()}
@@ -181,10 +182,10 @@ def measure(
         without = {}
         weights = {s.name: float(w) for s, w in zip(features.sources, features.weights, strict=True)}
         for name in weights:
-            rest = [s for s in features.sources if s.name != name]
+            rest = [s for s in sources if s.name in kept and s.name != name]
             without[name] = np.zeros(len(users))
             if rest:
-                ranking = top_k(fuse.fuse(rest, weights, n, features.gate), histories, k, seen).rows
+                ranking = top_k(fuse.fuse(rest, weights, n, features.gate, features.cold), histories, k, seen).rows
                 without[name] = metrics.by_user(ranking, targets, k)["ndcg"]
         table = _sources(sources, weights, per_user, without, histories, targets, k, seed)
     segments = _segments(ranked, histories, targets, counts, k)

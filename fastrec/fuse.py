@@ -28,10 +28,17 @@ from fastrec.types import (
     Source,
     SparseSource,
 )
+from fastrec.unchosen import Cold
 
 
-def fuse(sources: Sequence[Source], weights: dict[str, float], n_items: int, gate: Gate | None = None) -> Features:
-    """The item side of the fused space; sources of weight 0 are dropped."""
+def fuse(
+    sources: Sequence[Source],
+    weights: dict[str, float],
+    n_items: int,
+    gate: Gate | None = None,
+    cold: Cold | None = None,
+) -> Features:
+    """The item side of the fused space; sources of weight 0 are dropped, ``cold`` scales the vectors of some items."""
     kept = tuple(s for s in sources if weights[s.name] > 0)
     dense = [s for s in kept if isinstance(s, DenseSource)]
     bias = np.zeros(n_items, np.float64)
@@ -43,7 +50,8 @@ def fuse(sources: Sequence[Source], weights: dict[str, float], n_items: int, gat
             level = float(np.abs(s.bias).max(initial=0.0))
             bias_scales[s.name] = weights[s.name] / std if std > 1e-5 * level else 0.0
             bias += bias_scales[s.name] * s.bias.astype(np.float64)
-    vectors = np.concatenate([np.empty((n_items, 0), np.float32), *[s.vectors for s in dense]], axis=1)
+    parts = [s.vectors if cold is None else cold.scaled(s) for s in dense]
+    vectors = np.concatenate([np.empty((n_items, 0), np.float32), *parts], axis=1)
     return Features(
         sources=kept,
         weights=np.array([weights[s.name] for s in kept], np.float64),
@@ -51,8 +59,10 @@ def fuse(sources: Sequence[Source], weights: dict[str, float], n_items: int, gat
         similarity=stack_similarities(kept, n_items),
         bias=bias.astype(np.float32),
         bias_scales=bias_scales,
+        # The spread of a source is that of what it gives, not of how items without events weigh.
         covariances={s.name: _covariance(s.vectors) for s in dense},
         gate=gate,
+        cold=cold,
     )
 
 

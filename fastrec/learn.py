@@ -27,8 +27,6 @@ _RIDGE = 1e-4
 #: Multiples that ``climb`` tries, and the relative gain that it takes for more than noise.
 _STEPS = (0.0, 0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
 _GAIN = 0.002
-#: Sizes at which the weights of what sees items without events are tried.
-_COLD = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02)
 #: Fewer holdout users than this teach nothing.
 _FEWEST = 20
 
@@ -69,7 +67,6 @@ def tune(
     scores, targets, open_items = pool([v[place] for v, place in zip(candidates, chosen, strict=True)], blocks)
     weights = climb(scores, targets, open_items, softmax_weights(scores, targets, open_items))
     sources = [v[place] for v, place in zip(candidates, chosen, strict=True)]
-    weights = with_cold(weights, sees_cold(sources, train), scores, targets, open_items)
     names, fixed = [s.name for s in sources], [isinstance(s, BiasSource) for s in sources]
     span = float(train.times.min()), float(train.times.max())
     pooled = scores, targets, open_items, weights, train.take(users), span
@@ -204,30 +201,36 @@ def climb(scores: F32, targets: Interactions, open_items: Bool, start: F64) -> F
     return weights
 
 
-def sees_cold(sources: Sequence[Source], train: Interactions) -> Bool:
-    """Which sources tell items without events apart, bool [M]."""
-    cold = np.bincount(train.items, minlength=train.n_items) == 0
-    return np.array([isinstance(s, DenseSource) and bool(s.vectors[cold].any()) for s in sources], np.bool_)
+def hidden_items(train: Interactions, seed: int) -> Bool:
+    """A fifth of the items with events, bool [N]: their events are taken away to learn what to say without them."""
+    known = np.flatnonzero(np.bincount(train.items, minlength=train.n_items))
+    hidden = np.zeros(train.n_items, np.bool_)
+    hidden[np.random.default_rng(seed).permutation(known)[: len(known) // 5]] = True
+    return hidden
 
 
-def with_cold(weights: F64, sees: Bool, scores: F32, targets: Interactions, open_items: Bool) -> F64:
-    """The weights, raised for the sources that see items without events as far as the holdout does not suffer.
+def cold_weights(sources: Sequence[Source], past: Interactions, future: Interactions, seed: int) -> F64 | None:
+    """The weights that rank the hidden items, among themselves, best for who chose them; None for too few users.
 
-    The holdout has next to no event of such an item, so it cannot teach how to order them; but the others say nothing
-    of them, so that the proportions of those that see them decide, and these can be learned: as if there were no
-    others. Where none of them has any weight, each has at least a fiftieth of the largest.
+    sources: fitted on ``past``; future: the events of the hidden items, over the same users
     """
-    if not sees.any():
-        return weights
-    alone = softmax_weights(scores[sees], targets, open_items)
-    asked = np.zeros_like(weights)
-    asked[sees] = alone / alone.max() * (weights[sees].max() or weights.max())
-    least = (1 - _GAIN) * _ndcg(np.tensordot(weights.astype(np.float32), scores, 1), targets, open_items)
-    for size in _COLD:
-        raised = np.maximum(weights, size * asked)
-        if _ndcg(np.tensordot(raised.astype(np.float32), scores, 1), targets, open_items) >= least:
-            return raised
-    return weights if weights[sees].any() else np.maximum(weights, _COLD[-1] * asked)
+    future = future.select(future.weights > 0)
+    able = np.flatnonzero((np.diff(future.indptr) > 0) & (np.diff(past.indptr) > 0))
+    columns = np.unique(future.items)
+    if len(able) < _FEWEST or len(columns) < 2:
+        return None
+    most = max(_FEWEST, min(_USERS, _CELLS // past.n_items))
+    users = np.sort(np.random.default_rng(seed).permutation(able)[:most])
+    rows = max(1, _BLOCK // past.n_items)
+    parts = []
+    for first in range(0, len(users), rows):
+        some = past.take(users[first : first + rows])
+        parts.append(np.stack([normalised_scores(source, some)[:, columns] for source in sources]))
+    wanted = future.take(users)
+    places = np.searchsorted(columns, wanted.items).astype(np.int32)
+    targets = Interactions(wanted.indptr, places, wanted.times, wanted.weights, len(columns))
+    scores = np.concatenate(parts, axis=1)
+    return softmax_weights(scores, targets, np.ones(scores.shape[1:], np.bool_))
 
 
 def _open(histories: Interactions) -> Bool:

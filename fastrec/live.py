@@ -23,6 +23,7 @@ import pyarrow as pa
 from fastrec import arguments, cold, data, encode, incoming
 from fastrec.data.clean import strength
 from fastrec.errors import ArtifactError, ConfigError
+from fastrec.fresh import fresh_items, joined
 from fastrec.histories import NOBODY, History
 from fastrec.state import Settings, State
 from fastrec.store import EventStore, Record
@@ -289,8 +290,8 @@ class Live:
         size, n = len(vocab), len(ids)
         again = {old: size + i for i, old in enumerate(back.tolist()) if old >= 0}
         texts = encode.item_texts(dataclasses.replace(state.catalog, table=table))
-        fresh = cold.fresh_items(embeddings, texts, state.embeddings, state.sources, state.landmarks)
-        joined = cold.joined(state.fresh, fresh)
+        added = fresh_items(embeddings, texts, state.embeddings, state.sources, state.landmarks)
+        together = joined(state.fresh, added)
         swap: dict[str, Any] = {
             s.name: dataclasses.replace(s, bias=np.concatenate([s.bias, np.zeros(n, np.float32)]))
             for s in (*state.sources, state.popular)
@@ -299,7 +300,7 @@ class Live:
         if self._trend is not None:
             self._trend.widen(n)
         sources, kept = (tuple(swap.get(s.name, s) for s in group) for group in (state.sources, state.features.sources))
-        features = cold.attach(dataclasses.replace(state.features, sources=kept), joined)
+        features = cold.attach(dataclasses.replace(state.features, sources=kept), together)
         self.state = dataclasses.replace(
             state,
             items=vocab.with_added(ids),
@@ -308,7 +309,7 @@ class Live:
             features=features,
             sources=sources,
             popular=swap[state.popular.name],
-            fresh=joined,
+            fresh=together,
             removed=None if state.removed is None else np.concatenate([state.removed, np.zeros(n, np.bool_)]),
             _views={},
             _lock=threading.Lock(),

@@ -14,6 +14,7 @@ from fastrec import cold, fuse, ops
 from fastrec.data import Columns, GrownVocab, Vocab
 from fastrec.encode import Encoder, item_texts
 from fastrec.errors import ArtifactError, BackendUnavailable
+from fastrec.fresh import Fresh
 from fastrec.gate import Gate
 from fastrec.histories import Histories
 from fastrec.side import Links
@@ -33,6 +34,7 @@ from fastrec.types import (
     Source,
     SparseSource,
 )
+from fastrec.unchosen import Cold
 from fastrec.usertext import TextSource
 
 #: The arrays of a screen, in their order.
@@ -74,6 +76,8 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         arrays["embeddings.known"] = state.embeddings.known
         if state.embeddings.links is not None:
             arrays |= {f"links.{end}": getattr(state.embeddings.links, end) for end in ("heads", "tails")}
+    if state.features.cold is not None:
+        arrays["cold.rows"] = state.features.cold.rows
     for name, covariance in state.features.covariances.items():
         arrays[f"covariance.{name}"] = covariance
     sources = []
@@ -117,6 +121,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "popular_half_life": _plain(state.popular.half_life),
         "fresh": None if state.fresh is None else sorted(state.fresh.vectors),
         "gate": _gate_to_json(state.features.gate),
+        "cold": None if state.features.cold is None else state.features.cold.factors,
         "nodes": state.embeddings.links.n_nodes if state.embeddings and state.embeddings.links else None,
         "columns": dataclasses.asdict(state.columns),
         "popular": state.popular.name,
@@ -207,7 +212,7 @@ def _items(table: Any, fitted: int, removed: Any) -> Vocab:
     return grown.without(np.flatnonzero(removed).tolist()) if removed is not None else grown
 
 
-def _fresh(config: dict[str, Any], arrays: artifact.Arrays, catalog: Catalog) -> cold.Fresh | None:
+def _fresh(config: dict[str, Any], arrays: artifact.Arrays, catalog: Catalog) -> Fresh | None:
     if config["fresh"] is None:
         return None
     embeddings = None
@@ -217,7 +222,7 @@ def _fresh(config: dict[str, Any], arrays: artifact.Arrays, catalog: Catalog) ->
     neighbors = arrays["fresh.neighbors"]
     later = catalog.table[catalog.n_items - len(neighbors) :]
     texts = tuple(item_texts(dataclasses.replace(catalog, table=later)))
-    return cold.Fresh(embeddings, vectors, neighbors, arrays["fresh.shares"], texts)
+    return Fresh(embeddings, vectors, neighbors, arrays["fresh.shares"], texts)
 
 
 def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, Any]) -> State:
@@ -236,6 +241,7 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
             links = Links(arrays["links.heads"], arrays["links.tails"], n, config["nodes"])
         embeddings = Embeddings(arrays["embeddings.vectors"], arrays["embeddings.known"], None, links)
     sources = tuple(_source(entry, arrays, tables, embeddings, n) for entry in config["sources"])
+    unchosen = None if config["cold"] is None else Cold(arrays["cold.rows"], config["cold"])
     kept = tuple(s for s in sources if s.name in config["weights"])
     features = Features(
         sources=kept,
@@ -250,6 +256,7 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
         bias_scales=config["bias_scales"],
         covariances={s.name: arrays[f"covariance.{s.name}"] for s in kept if isinstance(s, DenseSource)},
         gate=_gate(config["gate"]),
+        cold=unchosen,
     )
     report = {**config["report"], "notes": tuple(config["report"]["notes"])}
     return State(

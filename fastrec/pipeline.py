@@ -8,17 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from fastrec import fuse, learn, retrieve
+from fastrec import fuse, learn, retrieve, unchosen
 from fastrec.errors import ConfigError, DataError
 from fastrec.gate import Gate
 from fastrec.models import Model, Popularity
-from fastrec.types import BiasSource, Candidates, Csr, Embeddings, Features, Interactions, Report, Source
+from fastrec.types import (
+    BiasSource,
+    Candidates,
+    Csr,
+    DenseSource,
+    Embeddings,
+    Features,
+    Interactions,
+    Report,
+    Source,
+)
 
 log = logging.getLogger("fastrec")
 
 Weights = str | dict[str, float]
 #: Users of one call of the search: bounds the memory of queries, not the speed.
 USERS_AT_ONCE = 4096
+#: Sources that see items without events and are fitted in no time: how they weigh there is learned of its own.
+_SEEING = ("content", "user_text", "knowledge")
+#: Least weight of them together for such an item, beside the largest.
+_COLD = 0.02
 
 
 def fit_sources(
@@ -57,14 +71,18 @@ def fit_features(
     """
     learned: dict[str, float] | None = None
     gate: Gate | None = None
+    asked: dict[str, float] = {}
     models = seeded(models, seed)
     if weights == "learned" and len(interactions.items):
-        models, learned, gate = _learn(models, interactions, embeddings, goal, seed)
+        models, learned, gate, asked = _learn(models, interactions, embeddings, goal, seed)
     if gate is not None:
         span = float(interactions.times.min()), float(interactions.times.max())
         gate = dataclasses.replace(gate, span=span)
     sources = fit_sources(models, interactions, embeddings, goal)
-    return fuse.fuse(sources, _weights(weights, learned, sources), interactions.n_items, gate), tuple(sources)
+    chosen = _weights(weights, learned, sources)
+    events = np.bincount(interactions.items, minlength=interactions.n_items)
+    chosen, items = unchosen.settled(chosen, asked, events == 0, _COLD)
+    return fuse.fuse(sources, chosen, interactions.n_items, gate, items), tuple(sources)
 
 
 def seeded(models: Sequence[Model], seed: int) -> list[Model]:
@@ -80,25 +98,51 @@ def seeded(models: Sequence[Model], seed: int) -> list[Model]:
 
 def _learn(
     models: Sequence[Model], interactions: Interactions, embeddings: Embeddings | None, goal: str, seed: int
-) -> tuple[Sequence[Model], dict[str, float] | None, Gate | None]:
-    """(models with what "auto" turned out to mean, weight by name, how users move the weights); as they came, None and
-    None where there is too little data."""
+) -> tuple[Sequence[Model], dict[str, float] | None, Gate | None, dict[str, float]]:
+    """(models with what "auto" turned out to mean, weight by name, how users move the weights, weight by name for items
+    without events); as they came and nothing where there is too little data."""
     train, held = learn.holdout(interactions, goal)
     if not len(train.items) or not len(held.items):
-        return models, None, None
+        return models, None, None, {}
     by_name = {m.name: m for m in models}
     sources = fit_sources(models, train, embeddings, goal)
     variants = [by_name[s.name].variants(s, train) for s in sources]
     found = learn.tune([[source for _, source in v] for v in variants], train, held, seed)
     if found is None:
-        return models, None, None
+        return models, None, None, {}
     settled = {s.name: v[place][0] for s, v, place in zip(sources, variants, found[0], strict=True)}
     weights = {s.name: float(w) for s, w in zip(sources, found[1], strict=True)}
     log.info("[fit] learned %s", ", ".join(f"{name} {w:.2f} {settled[name]}" for name, w in weights.items()))
     gate = found[2]
     for name, (length, age) in gate.coefficients.items() if gate is not None else ():
         log.info("[fit] %s weighs exp(%+.2f length %+.2f age) as much", name, length, age)
-    return [settled.get(m.name, m) for m in models], weights, gate
+    asked = _learn_cold(settled, sources, train, embeddings, goal, seed)
+    return [settled.get(m.name, m) for m in models], weights, gate, asked
+
+
+def _learn_cold(
+    settled: dict[str, Model],
+    sources: Sequence[Source],
+    train: Interactions,
+    embeddings: Embeddings | None,
+    goal: str,
+    seed: int,
+) -> dict[str, float]:
+    """Weights for items without events, by name; empty where there is no such item or nothing sees it."""
+    lonely = np.bincount(train.items, minlength=train.n_items) == 0
+    sees = [s.name for s in sources if s.name in _SEEING and isinstance(s, DenseSource) and s.vectors[lonely].any()]
+    if len(sees) < 2:
+        return dict.fromkeys(sees, 1.0)
+    hidden = learn.hidden_items(train, seed)[train.items]
+    past = train.select(~hidden)
+    again = [settled[name].fit(past, embeddings, goal) for name in sees]
+    there = [s for s in again if s is not None]
+    found = learn.cold_weights(there, past, train.select(hidden), seed) if there else None
+    if found is None:
+        return {}
+    asked = {s.name: float(w) for s, w in zip(there, found, strict=True)}
+    log.info("[fit] for items without events %s", ", ".join(f"{name} {w:.2f}" for name, w in asked.items()))
+    return asked
 
 
 def _weights(weights: Weights, learned: dict[str, float] | None, sources: Sequence[Source]) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fastrec import arguments, cold, config, data, encode, evaluation, ops, pipeline
 from fastrec.answer import Rules, answer, text_vectors
 from fastrec.errors import ConfigError, UnknownIdError
+from fastrec.fresh import landmarks
 from fastrec.histories import Histories
 from fastrec.keeping import Keeping
 from fastrec.live import Live
@@ -142,7 +143,7 @@ class Recommender(Keeping):
             columns=columns,
             means=cleaned.means,
             timed=cleaned.timed,
-            landmarks=cold.landmarks(embeddings, popular.bias),
+            landmarks=landmarks(embeddings, popular.bias),
             version=0 if self._store is None else self._store.version,
         )
         self._live = Live(state, s, self._encoder, self._store)
@@ -320,7 +321,7 @@ class Recommender(Keeping):
         state = self._fitted("item_vectors")
         ids, _ = arguments.id_list("item_vectors", "items", items)
         rows = arguments.known_rows("item_vectors", "item", ids, state.items)
-        dense = [cold.gather(s, state.fresh, rows) for s in state.features.sources if isinstance(s, DenseSource)]
+        dense = [cold.fused(state.features, s, rows) for s in state.features.sources if isinstance(s, DenseSource)]
         return np.concatenate([np.empty((len(rows), 0), np.float32), *dense], axis=1)
 
     def evaluate(

@@ -17,6 +17,7 @@ import numpy as np
 from fastrec import cold, metrics, pipeline
 from fastrec.data import Vocab
 from fastrec.errors import ConfigError, DataError
+from fastrec.fresh import landmarks
 from fastrec.histories import Histories
 from fastrec.live import fused_bias
 from fastrec.models import resolve
@@ -206,7 +207,7 @@ def _fitted_anew(state: State, settings: Settings, data: Material) -> State:
         sources=sources,
         popular=popular,
         report=report,
-        landmarks=cold.landmarks(data.embeddings, popular.bias),
+        landmarks=landmarks(data.embeddings, popular.bias),
         fresh=None,
         removed=None,
         trend=None,

@@ -173,7 +173,8 @@ def _explain_one(
         elif isinstance(source, DenseSource):
             width = source.vectors.shape[1]
             q = queries.vectors[u, column : column + width].astype(np.float64)
-            shares[source.name] = float(q @ source.vectors[item].astype(np.float64))
+            v = source.vectors[item] if features.cold is None else features.cold.scaled(source, np.array([item]))[0]
+            shares[source.name] = float(q @ v.astype(np.float64))
             # The query is linear in the entries: each one's part, scaled to the share as the query was.
             parts = contributions(source, history, item)
             total = parts.sum()

@@ -10,6 +10,7 @@ import numpy as np
 from fastrec import cold, encode, fuse
 from fastrec.data import Columns, Vocab
 from fastrec.errors import ConfigError
+from fastrec.fresh import Fresh
 from fastrec.histories import Histories
 from fastrec.types import I64, BiasSource, Bool, Catalog, Csr, Embeddings, Features, Interactions, Report, Source
 from fastrec.usertext import TextSource
@@ -45,7 +46,7 @@ class State:
     columns: names of the event columns in the caller's tables
     popular: popularity, whether it is among the sources or not: the answer for users of whom nothing is known
     means: mean value of each kind of event; timed: whether events have timestamps
-    landmarks: rows of fitted items that a new one may be likened to, see ``fastrec.cold``
+    landmarks: rows of fitted items that a new one may be likened to, see ``fastrec.fresh``
     fresh: the items that came after fitting; removed: bool [N], None where all are there
     trend: (start, latest, scale) of ``fastrec.trend``; None before the first event after fitting
     version: place in the event log up to which everything is in here
@@ -65,7 +66,7 @@ class State:
     means: dict[str, float] = field(default_factory=dict)
     timed: bool = True
     landmarks: I64 = field(default_factory=lambda: np.empty(0, np.int64))
-    fresh: cold.Fresh | None = None
+    fresh: Fresh | None = None
     removed: Bool | None = None
     trend: tuple[float, float, float] | None = None
     version: int = 0

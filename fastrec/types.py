@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastrec.gate import Gate
     from fastrec.ops import PackedItems
     from fastrec.side import Links, Texts
+    from fastrec.unchosen import Cold
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -299,9 +300,9 @@ class Features:
     bias: float32 [N], the weighted and normalised sum of the bias sources
     bias_scales: weight / standard deviation of each bias source, by name
     covariances: float64 [D_m, D_m] of each dense source over the catalogue, by name
-    fresh, fresh_items: ``cold.Fresh``, items that came after fitting, and their packed vectors [n, D]; all above is of
-        the N that were fitted but for the bias, which is [N + n]
+    fresh, fresh_items: ``fresh.Fresh`` and packed [n, D] of items after fitting, for which the bias is [N + n]
     gate: how the weights of dense and sparse sources depend on the user; None: not at all
+    cold: what the vectors of items without events have been multiplied by here; None: by nothing
     """
 
     sources: tuple[Source, ...]
@@ -314,6 +315,7 @@ class Features:
     fresh: Any = None
     fresh_items: "PackedItems | None" = None
     gate: "Gate | None" = None
+    cold: "Cold | None" = None
 
     @property
     def n_items(self) -> int:

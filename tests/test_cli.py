@@ -5,6 +5,7 @@ import json
 import polars as pl
 import pytest
 
+import fastrec
 from fastrec import cli
 
 
@@ -126,3 +127,22 @@ def test_an_encoder_that_is_none_is_refused_although_no_item_has_a_text(files, t
     assert "no/such" in capsys.readouterr().err
     assert cli.main([*command, str(tmp_path / "nowhere" / "at" / "all")]) == 2
     assert not (tmp_path / "m").exists()
+
+
+def test_evaluate_is_that_of_the_recommender_and_fits_the_past_alone(files, tmp_path, monkeypatch):
+    from fastrec.models import ItemItem
+
+    seen, fit = [], ItemItem.fit
+
+    def noted(self, data, *rest):
+        seen.append(len(data.items))
+        return fit(self, data, *rest)
+
+    monkeypatch.setattr(ItemItem, "fit", noted)
+    arguments = ["evaluate", str(files / "events.parquet"), "--encoder", "none", "--models", "popularity,item_item"]
+    assert cli.main([*arguments, "--split", "loo", "--json", str(tmp_path / "e.json")]) == 0
+    events = pl.read_parquet(files / "events.parquet")
+    assert max(seen) < len(events.unique(["user_id", "item_id"]))
+    rec = fastrec.Recommender(encoder=None, models=["popularity", "item_item"]).fit(events)
+    want = rec.evaluate(split="loo").rows
+    assert json.loads((tmp_path / "e.json").read_text())["models"] == want

@@ -5,6 +5,7 @@ import pytest
 
 from fastrec import fuse, ops
 from fastrec.types import BiasSource, Csr, DenseSource, FoldInSource, Interactions, SparseSource
+from fastrec.unchosen import Cold
 
 N, D = 37, 5
 
@@ -112,3 +113,24 @@ def test_a_user_is_the_same_alone_and_in_a_batch():
         np.testing.assert_array_equal(alone.vectors[0], batch.vectors[u])
         np.testing.assert_array_equal(alone.history.values, batch.history.take([u]).values)
         np.testing.assert_array_equal(alone.history.indices, batch.history.take([u]).indices)
+
+
+def test_items_without_events_weigh_otherwise_and_nothing_else_changes():
+    parts = [s for s in sources(np.random.default_rng(5)) if s.name in "abe"]
+    weights = {s.name: 1.0 for s in parts}
+    rows = np.zeros(N, np.bool_)
+    rows[[4, 9]] = True
+    hist = histories(np.random.default_rng(5))
+    scores = []
+    for cold in (None, Cold(rows, {"a": 30.0})):
+        features = fuse.fuse(parts, weights, N, None, cold)
+        q = fuse.queries(features, hist)
+        sparse = q.history, features.similarity
+        top, order = ops.score_topk(q.vectors, features.items, N, bias=features.bias, sparse=sparse)
+        out = np.empty((hist.n_users, N))
+        np.put_along_axis(out, order, top, 1)
+        scores.append(out)
+    np.testing.assert_allclose(scores[1][:, ~rows], scores[0][:, ~rows], rtol=1e-5, atol=1e-6)
+    alone = fuse.fuse(parts[:1], weights, N)
+    dense_part = fuse.queries(alone, hist).vectors @ parts[0].vectors.T
+    np.testing.assert_allclose(scores[1][:, rows] - scores[0][:, rows], 29 * dense_part[:, rows], rtol=1e-4, atol=1e-4)

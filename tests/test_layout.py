@@ -24,6 +24,7 @@ FOUNDATION = {
     "ridge",
     "sequence",
     "side",
+    "unchosen",
     "usertext",
     "_native",
 }

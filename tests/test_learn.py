@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastrec import learn, metrics
+from fastrec import cold, learn, metrics
 from fastrec.models._decay import DECAYS
 from fastrec.types import BiasSource, DenseSource, Interactions
 
@@ -140,36 +140,38 @@ def test_seen_items_are_not_among_the_alternatives():
     assert w[0] > 1 and w[1] < 0.01 * w[0] + 1e-9
 
 
-def test_who_sees_items_without_events():
-    train = Interactions(np.array([0, 2]), np.array([0, 1], np.int32), np.zeros(2), np.ones(2, np.float32), 3)
-    blind = DenseSource("blind", np.array([[1, 0], [0, 1], [0, 0]], np.float32), None)
-    seeing = DenseSource("seeing", np.ones((3, 2), np.float32), None)
-    bias = BiasSource("bias", np.ones(3, np.float32))
-    assert learn.sees_cold([blind, seeing, bias], train).tolist() == [False, True, False]
-    known = Interactions(np.array([0, 2]), np.array([0, 1], np.int32), np.zeros(2), np.ones(2, np.float32), 2)
-    assert not learn.sees_cold([DenseSource("all", np.ones((2, 2), np.float32), None)], known).any()
-
-
-def test_what_sees_cold_items_is_raised_as_far_as_it_costs_nothing():
+def test_weights_for_items_without_events():
     rng = np.random.default_rng(8)
-    truth = rng.integers(0, 30, 500).astype(np.int32)
-    targets = Interactions(np.arange(501), truth, np.zeros(500), np.ones(500, np.float32), 30)
-    open_items = np.ones((500, 30), bool)
-    scores = rng.normal(size=(4, 500, 30)).astype(np.float32)
-    scores[0, np.arange(500), truth] += 3.0
-    scores[1, np.arange(500), truth] += 1.0
-    sees = np.array([False, True, True, False])
-    start = np.array([1.0, 0.0, 0.0, 0.0])
-    got = learn.with_cold(start, sees, scores, targets, open_items)
+    kinds = rng.integers(0, 5, 60)
+    right = np.eye(5, dtype=np.float32)[kinds] + 0.1 * rng.normal(size=(60, 5)).astype(np.float32)
+    sources = [DenseSource("right", right, None), DenseSource("noise", rng.normal(size=(60, 5)).astype("f4"), None)]
+    rows = [np.flatnonzero(kinds == u % 5) for u in range(200)]
+    flat = np.concatenate([rng.permutation(r)[:6] for r in rows]).astype(np.int32)
+    indptr = np.concatenate([[0], np.cumsum([min(len(r), 6) for r in rows])])
+    data = Interactions(indptr, flat, np.arange(len(flat), dtype=float), np.ones(len(flat), np.float32), 60)
+    hidden = learn.hidden_items(data, 0)
+    assert hidden.sum() == 12
+    taken = hidden[data.items]
+    w = learn.cold_weights(sources, data.select(~taken), data.select(taken), 0)
+    assert w[0] > 0.5 and w[1] < 0.1 * w[0]
+    few = data.take(np.arange(10))
+    assert learn.cold_weights(sources, few, few, 0) is None
 
-    def ndcg(w):
-        return learn._ndcg(np.tensordot(w.astype(np.float32), scores, 1), targets, open_items)
 
-    assert got[1] > 0.01 and got[0] == 1 and got[3] == 0
-    assert got[2] < 0.1 * got[1]  # noise among those that see them
-    assert ndcg(got) >= (1 - learn._GAIN) * ndcg(start)
-    harmful = 100 * scores[3:]
-    spoiled = learn.with_cold(np.array([1.0, 0.0]), np.array([False, True]), np.concatenate([scores[:1], harmful]),
-                              targets, open_items)  # fmt: skip
-    assert spoiled[1] <= 0.02  # it is there, so that cold items have an order, and hardly counts
-    np.testing.assert_array_equal(learn.with_cold(start, ~sees & False, scores, targets, open_items), start)
+def test_factors_bring_cold_items_to_the_proportions_asked_for():
+    rows = np.array([False, True])
+    weights = {"directed": 2.0, "content": 0.6, "knowledge": 0.0}
+    raised, found = cold.settled(weights, {"content": 3.0, "knowledge": 4.0}, rows, 0.02)
+    assert raised == {"directed": 2.0, "content": 0.6, "knowledge": 0.04}
+    effective = {name: raised[name] * factor for name, factor in found.factors.items()}
+    assert effective == {"content": pytest.approx(0.36), "knowledge": pytest.approx(0.48)}
+    source = DenseSource("content", np.ones((2, 3), np.float32), None)
+    np.testing.assert_allclose(found.scaled(source), [[1, 1, 1], [0.6, 0.6, 0.6]])
+    np.testing.assert_allclose(found.scaled(source, np.array([1])), [[0.6, 0.6, 0.6]])
+    assert (source.vectors == 1).all()
+    assert found.scaled(DenseSource("directed", source.vectors, None)) is source.vectors
+    assert cold.settled(weights, {"content": 1.0}, ~rows & rows, 0.02) == (weights, None)
+    assert cold.settled(weights, {}, rows, 0.02) == (weights, None)
+    none = {"directed": 2.0, "content": 0.0}
+    raised, found = cold.settled(none, {"content": 1.0}, rows, 0.02)
+    assert raised["content"] == 0.04 and found.factors["content"] == pytest.approx(1)

@@ -200,5 +200,9 @@ def test_real_triples_help_on_cold_items(shared_data):
         rec = Recommender(encoder=None, models=models, progress=False).fit(train, items, knowledge=triples)
         ranked = rec.recommend(users, 10, allow=cold).items
         found[name] = metrics.ndcg(ranked, [wanted[u] for u in users], 10)
+    why = rec.recommend(users[:5], 3, allow=cold, explain=True)
+    for scores, explained in zip(why.scores, why.explanations, strict=True):
+        for score, one in zip(scores, explained, strict=True):
+            assert sum(one["sources"].values()) == pytest.approx(float(score), rel=1e-4, abs=1e-6)
     # Without texts nothing else tells cold items from one another.
     assert found["fused"] > found["alone"] + 0.05, (found, rec.weights)
