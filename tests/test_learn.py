@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastrec import cold, learn, metrics
+from fastrec import learn, metrics, unchosen
 from fastrec.models._decay import DECAYS
 from fastrec.types import BiasSource, DenseSource, Interactions
 
@@ -161,7 +161,7 @@ def test_weights_for_items_without_events():
 def test_factors_bring_cold_items_to_the_proportions_asked_for():
     rows = np.array([False, True])
     weights = {"directed": 2.0, "content": 0.6, "knowledge": 0.0}
-    raised, found = cold.settled(weights, {"content": 3.0, "knowledge": 4.0}, rows, 0.02)
+    raised, found = unchosen.settled(weights, {"content": 3.0, "knowledge": 4.0}, rows, 0.02)
     assert raised == {"directed": 2.0, "content": 0.6, "knowledge": 0.04}
     effective = {name: raised[name] * factor for name, factor in found.factors.items()}
     assert effective == {"content": pytest.approx(0.36), "knowledge": pytest.approx(0.48)}
@@ -170,8 +170,8 @@ def test_factors_bring_cold_items_to_the_proportions_asked_for():
     np.testing.assert_allclose(found.scaled(source, np.array([1])), [[0.6, 0.6, 0.6]])
     assert (source.vectors == 1).all()
     assert found.scaled(DenseSource("directed", source.vectors, None)) is source.vectors
-    assert cold.settled(weights, {"content": 1.0}, ~rows & rows, 0.02) == (weights, None)
-    assert cold.settled(weights, {}, rows, 0.02) == (weights, None)
+    assert unchosen.settled(weights, {"content": 1.0}, ~rows & rows, 0.02) == (weights, None)
+    assert unchosen.settled(weights, {}, rows, 0.02) == (weights, None)
     none = {"directed": 2.0, "content": 0.0}
-    raised, found = cold.settled(none, {"content": 1.0}, rows, 0.02)
+    raised, found = unchosen.settled(none, {"content": 1.0}, rows, 0.02)
     assert raised["content"] == 0.04 and found.factors["content"] == pytest.approx(1)
