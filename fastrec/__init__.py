@@ -1,5 +1,6 @@
 """FastRec: served, explained, filtered top-k recommendations from one object."""
 
+from fastrec.client import AsyncClient, Client
 from fastrec.encode import Tuning
 from fastrec.errors import (
     ArtifactError,
@@ -21,7 +22,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Als",
     "ArtifactError",
+    "AsyncClient",
     "BackendUnavailable",
+    "Client",
     "ConfigError",
     "Content",
     "DataError",

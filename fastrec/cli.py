@@ -1,4 +1,4 @@
-"""The command line: ``fastrec demo | fit | recommend | similar | evaluate | refit | tune | doctor``.
+"""The command line: ``fastrec demo | fit | recommend | similar | evaluate | refit | tune | serve | doctor``.
 
 Results go to stdout, everything else to stderr. Exit code 2 for bad input, 1 for a failure; one line
 says what was wrong, a traceback comes with ``--debug`` only.
@@ -95,6 +95,19 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--steps", type=int, default=300)
     tune.add_argument("--out", type=Path, required=True, help="new folder of the tuned model")
     tune.set_defaults(run=_tune)
+    serve = commands.add_parser("serve", help="answer over HTTP, with a page to look inside")
+    serve.add_argument("model", type=Path)
+    serve.add_argument("--host", default="127.0.0.1", help="beyond loopback only with FASTREC_API_KEY set")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--workers", type=int, default=1, help="processes")
+    serve.add_argument("--store", help="event store: a path or redis://...; default MODEL.events")
+    serve.add_argument("--rate", type=float, help="requests a second for each key")
+    serve.add_argument("--target-ms", type=float, default=100, help="longest latency that a request is let in for")
+    serve.add_argument("--body-timeout", type=float, default=10, help="seconds until a body must be there")
+    serve.add_argument("--max-body", type=int, default=2**21, help="bytes of a request")
+    serve.add_argument("--cors", nargs="*", default=[], metavar="ORIGIN", help="origins that browsers may call from")
+    serve.add_argument("--tracing", action="store_true", help="OpenTelemetry spans")
+    serve.set_defaults(run=_serve)
 
     doctor = commands.add_parser("doctor", help="which operator runs on which backend, and why not")
     doctor.set_defaults(run=_doctor)
@@ -185,6 +198,21 @@ def _tune(args: argparse.Namespace) -> None:
     tuning = Tuning(method=args.method, steps=args.steps)
     tune(args.events, args.items, args.out, encoder=args.encoder, tuning=tuning)
     print(f"model written to {args.out}")
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from fastrec import serve
+
+    settings = serve.ServeSettings.from_env(
+        rate=args.rate,
+        target=args.target_ms / 1000,
+        max_body=args.max_body,
+        body_timeout=args.body_timeout,
+        cors=tuple(args.cors),
+        tracing=args.tracing,
+        store=args.store or f"{args.model.resolve()}.events",
+    )
+    serve.run(args.model, host=args.host, port=args.port, workers=args.workers, settings=settings)
 
 
 def _doctor(args: argparse.Namespace) -> None:

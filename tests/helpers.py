@@ -1,6 +1,7 @@
 """An encoder without a language model, and what else tests share that is no fixture."""
 
 import hashlib
+import time
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,14 @@ def hash_encoder(texts):
             seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little")
             out[i] += np.random.default_rng(seed).normal(size=24).astype(np.float32)
     return out
+
+
+def until(true, seconds):
+    """Wait for a condition that must come true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
 
 
 def history_of(events, user):

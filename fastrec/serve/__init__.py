@@ -1,0 +1,50 @@
+"""The HTTP server: ``app(recommender)`` is an ASGI app, ``run(model folder)`` serves it. Needs the extra "serve".
+
+settings.py   limits, keys          problems.py  errors as problem+json
+schemas.py    bodies                batcher.py   asks of one window go to the model together
+calls.py      asks -> answers       model.py     the model that is served, and its exchange
+guard.py      ids, keys, limits     metrics.py   Prometheus
+routes.py     API.md as routes      inspector.py the page to look inside
+server.py     uvicorn, deadlines of connections, workers, SIGTERM
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from fastrec.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["app", "run", "ServeSettings"]
+
+
+def app(recommender: Any, settings: ServeSettings | None = None) -> "FastAPI":
+    """The ASGI app of a fitted Recommender, to run or to mount.
+
+    Nothing starts before the first request, so that a process may load, make the app and fork. Without ``settings``
+    the keys come from FASTREC_API_KEY and FASTREC_ADMIN_KEY. Raises BackendUnavailable where the extra is missing.
+    """
+    _needed()
+    from fastrec.serve.application import make
+
+    return make(recommender, settings)
+
+
+def run(model: Any, **options: Any) -> None:
+    """Serve a model folder until SIGTERM or SIGINT; the options are those of ``fastrec.serve.server.serve``."""
+    _needed()
+    from fastrec.serve.server import serve
+
+    serve(model, **options)
+
+
+def _needed() -> None:
+    from fastrec.errors import BackendUnavailable
+
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+    except ImportError as error:
+        raise BackendUnavailable(
+            "serve", "http", f"{error.name} is not installed", "pip install fastrec-engine[serve]"
+        ) from error

@@ -1,0 +1,210 @@
+"""Micro-batching: what arrives while the model is at work goes to it together, as one call.
+
+One call runs at a time, for a call uses all threads of the engine. While it runs, requests gather; when it
+ends, as many of them as the target of the latency allows make the next one. Where several gather, the next
+call waits a part of the time that it will take, so that those who come just now can join; where one request
+comes at a time it waits for nobody. How long a call of b users takes is learned from the calls before:
+seconds = fixed + b * each. The same estimate closes the door: a request whose answer would come later than
+the target is refused at once instead of served late. (The idea of an estimate is that of Clipper, Crankshaw
+et al. 2017, and of BentoML's dispatcher.)
+"""
+
+import asyncio
+import collections
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+from fastrec.serve.metrics import Metrics
+from fastrec.serve.problems import Problem, busy
+from fastrec.serve.settings import ServeSettings
+
+#: Share of the target that one call may take: a request may arrive just after the one before it has begun.
+_SHARE = 0.4
+_FORGET = 0.9
+
+
+@dataclass(eq=False, slots=True)
+class Ask:
+    """A request on its way to the model. key: requests of one key can be one call; users: how many it is about."""
+
+    key: Hashable
+    users: int
+    payload: Any
+    arrived: float
+    deadline: float
+    future: "asyncio.Future[Any]"
+    began: float = 0.0
+    ended: float = 0.0
+
+
+class Cost:
+    """Seconds of a call of b users, as fixed + b * each, from the calls so far; the old ones fade."""
+
+    def __init__(self) -> None:
+        self._n = self._b = self._t = self._bb = self._bt = 0.0
+        self.fixed = self.each = 0.0
+
+    def learn(self, users: int, seconds: float) -> None:
+        if self._n > 3:  # one call that was held up must not close the door; if it stays so, a few will tell
+            seconds = min(seconds, 4 * self.of(users) + 1e-4)
+        sums = (1.0, users, seconds, users * users, users * seconds)
+        old = (self._n, self._b, self._t, self._bb, self._bt)
+        self._n, self._b, self._t, self._bb, self._bt = (
+            _FORGET * kept + new for kept, new in zip(old, sums, strict=True)
+        )
+        b, t = self._b / self._n, self._t / self._n
+        spread = self._bb / self._n - b * b
+        slope = (self._bt / self._n - b * t) / spread if spread > 1e-6 * max(b * b, 1) else 0.0
+        # Calls of one size tell nothing of the slope: half of the time is taken for it, then.
+        self.each = min(max(slope, 0.0), t / b) if spread > 0.01 * b * b else t / b / 2
+        self.fixed = max(t - self.each * b, 0.0)
+
+    def of(self, users: int) -> float:
+        return self.fixed + self.each * users
+
+    def most(self, seconds: float) -> int:
+        """Users that a call of so many seconds can answer; at least 1."""
+        return max(1, int((seconds - self.fixed) / self.each)) if self.each > 0 else 2**30
+
+
+class Batcher:
+    """The queue before the model. All methods belong to one event loop.
+
+    work: in a thread of ``executor``, one result (or exception) for each Ask of a batch
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Ask]], list[Any]],
+        settings: ServeSettings,
+        metrics: Metrics,
+        executor: Callable[[], Executor],
+    ) -> None:
+        self._work, self._settings, self._metrics, self._executor = work, settings, metrics, executor
+        self._loop = asyncio.get_running_loop()
+        self._waiting: collections.deque[Ask] = collections.deque()
+        self._users = 0
+        self._running_since: float | None = None
+        self._running_users = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self.cost = Cost()
+
+    def expected_wait(self, users: int = 1) -> float:
+        """Seconds until a request that comes now would have its answer."""
+        size = self._size()
+        ahead = self._users + users
+        full, rest = divmod(ahead, size)
+        wait = full * self.cost.of(size) + (self.cost.of(rest) if rest else 0.0)
+        if self._running_since is not None:
+            wait += max(0.0, self.cost.of(self._running_users) - (time.perf_counter() - self._running_since))
+        return wait
+
+    def check_door(self, users: int = 1) -> None:
+        """Problem 503 where a request that comes now would be answered too late and is not part of the next call."""
+        wait = 0.0
+        if len(self._waiting) < self._settings.max_queue:
+            if not self._waiting or self._users + users <= self._size():
+                return
+            wait = self.expected_wait(users)
+            if wait <= self._settings.target:
+                return
+        self._metrics.rejected.labels("queue_full").inc()
+        raise busy(f"[serve] {len(self._waiting)} requests wait already; ask again", wait)
+
+    async def ask(self, key: Hashable, users: int, payload: Any) -> tuple[Any, float, float]:
+        """(result of ``work`` for this payload, seconds in the queue, seconds of the call).
+
+        Problem 503 where the queue is full or the deadline passes.
+        """
+        self.check_door(users)
+        now = time.perf_counter()
+        ask = Ask(key, users, payload, now, now + self._settings.timeout, self._loop.create_future())
+        self._waiting.append(ask)
+        self._users += users
+        self._metrics.queue.set(len(self._waiting))
+        self._next(first=True)
+        result = await ask.future
+        return result, ask.began - ask.arrived, ask.ended - ask.began
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and self._running_since is None
+
+    def _size(self) -> int:
+        if not self._settings.batching:
+            return 1
+        # Where the fixed part alone takes the time, small calls would not make it shorter.
+        seconds = max(_SHARE * self._settings.target, 2 * self.cost.fixed)
+        return min(self._settings.max_batch, self.cost.most(seconds))
+
+    def _next(self, first: bool = False) -> None:
+        """Begin the next call now or in a moment; nothing while one runs."""
+        if self._running_since is not None or not self._waiting:
+            return
+        if self._users >= self._size() or not self._settings.batching:
+            self._begin()
+        elif self._timer is None:
+            wait = 0.0 if first else min(self._settings.window, self.cost.of(self._users) / 8)
+            if wait > 0 and len(self._waiting) > 1:
+                self._timer = self._loop.call_later(wait, self._begin)
+            else:
+                self._begin()
+
+    def _begin(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now, size = time.perf_counter(), self._size()
+        batch: list[Ask] = []
+        users = 0
+        while self._waiting and (not batch or users + self._waiting[0].users <= size):
+            ask = self._waiting.popleft()
+            self._users -= ask.users
+            if ask.future.done():  # its client has gone
+                continue
+            if now > ask.deadline:
+                self._metrics.rejected.labels("deadline").inc()
+                ask.future.set_exception(busy("[serve] the deadline passed before the model was free; ask again"))
+                continue
+            self._metrics.stage_queue.observe(now - ask.arrived)
+            ask.began = now
+            batch.append(ask)
+            users += ask.users
+        self._metrics.queue.set(len(self._waiting))
+        if not batch:
+            return self._next()
+        self._metrics.batch.observe(users)
+        self._running_since, self._running_users = now, users
+        try:
+            running = self._executor().submit(self._work, batch)
+        except RuntimeError as error:  # the executor was shut down
+            return self._end(batch, users, now, error)
+        running.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._ended, batch, users, now, done))
+
+    def _ended(self, batch: list[Ask], users: int, began: float, done: "Future[list[Any]]") -> None:
+        error = done.exception()
+        self._end(batch, users, began, error if error is not None else done.result())
+
+    def _end(self, batch: list[Ask], users: int, began: float, results: Any) -> None:
+        ended = time.perf_counter()
+        seconds = ended - began
+        self._metrics.stage_model.observe(seconds)
+        self._running_since = None
+        if isinstance(results, BaseException):
+            results = [results] * len(batch)
+        else:
+            self.cost.learn(users, seconds)
+        self._next()  # the model first, then those who wait for their answers
+        for ask, result in zip(batch, results, strict=True):
+            if ask.future.done():
+                continue
+            ask.ended = ended
+            if isinstance(result, Exception):
+                ask.future.set_exception(result)
+            elif isinstance(result, BaseException):
+                ask.future.set_exception(Problem(500, "failure", "[serve] the model call was ended"))
+            else:
+                ask.future.set_result(result)

@@ -1,0 +1,155 @@
+"""The routes of API.md."""
+
+import asyncio
+import platform
+import time
+from typing import Annotated, Any
+
+import pyarrow as pa
+from fastapi import APIRouter, Header, Path
+from fastapi.responses import Response
+
+import fastrec
+from fastrec.errors import DataError
+from fastrec.serve import calls, schemas
+from fastrec.serve.core import Core
+from fastrec.serve.problems import MEDIA_TYPE, busy
+
+Accept = Annotated[str, Header(max_length=1000)]
+PathId = Annotated[str, Path(max_length=4096)]
+
+_PROBLEM = {
+    "model": schemas.ProblemDocument,
+    "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+}
+_STATUS = {
+    400: "the input is wrong: names the field",
+    401: "no valid key",
+    403: "not allowed",
+    404: "unknown id",
+    408: "the body came too slowly",
+    413: "the body is too large",
+    429: "over the limit of the key",
+    501: "this model cannot do that",
+    503: "busy or not ready: Retry-After says when to ask again",
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {s: {**_PROBLEM, "description": text} for s, text in _STATUS.items()}
+_BOTH: dict[str, Any] = {"content": {calls.ARROW: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+def router(core: Core) -> APIRouter:
+    """All routes but those of the inspector."""
+    api = APIRouter(responses=PROBLEMS)
+    results: dict[str, Any] = {"response_model": schemas.Results, "responses": {200: _BOTH}}
+
+    @api.post("/recommend", **results)
+    async def recommend(body: schemas.Recommend, accept: Accept = "*/*") -> Response:
+        """The best items for users, for a history, or for a sentence."""
+        call = calls.recommend(body, core.holder.current, _arrow(accept))
+        return await core.answer(call)
+
+    @api.post("/similar", **results)
+    async def similar(body: schemas.Similar, accept: Accept = "*/*") -> Response:
+        """The items most like each given one; ``user_id`` of a result is that item."""
+        return await core.answer(calls.similar(body, _arrow(accept)))
+
+    @api.post("/rank", **results)
+    async def rank(body: schemas.Rank, accept: Accept = "*/*") -> Response:
+        """Candidates in the order of the model."""
+        return await core.answer(calls.rank(body, _arrow(accept)))
+
+    @api.post("/events", status_code=202)
+    async def events(body: schemas.Events) -> dict[str, int]:
+        """One event or a list; with an event store they are on disk before the answer."""
+        update = core.method("update")
+        listed = body if isinstance(body, list) else [body]
+        if listed:
+            table = _columns([e.model_dump(exclude_none=True) for e in listed])
+            await core.write(lambda: update(table))
+        return {"accepted": len(listed)}
+
+    @api.post("/items")
+    async def items(body: schemas.Items) -> dict[str, int]:
+        """New items; recommendable at once."""
+        add = core.method("add_items")
+        listed = [item.model_dump() for item in (body if isinstance(body, list) else [body])]
+        return _counts(await core.write(lambda: add(_columns(listed)))) if listed else {}
+
+    @api.delete("/items/{id:path}")
+    async def remove(id: PathId) -> dict[str, int]:
+        """The item is never recommended again."""
+        forget = core.method("remove_items")
+        one = core.holder.current.id("item", id)
+        return _counts(await core.write(lambda: forget([one])))
+
+    @api.delete("/users/{id:path}")
+    async def erase(id: PathId) -> dict[str, int]:
+        """Everything that is known of the user is gone, from disk too."""
+        forget = core.method("erase_users")
+        one = core.holder.current.id("user", id)
+        return _counts(await core.write(lambda: forget([one])))
+
+    @api.post("/admin/reload")
+    async def reload(body: schemas.Reload) -> dict[str, str]:
+        """Load beside, check, swap; requests go on meanwhile."""
+        model = await asyncio.get_running_loop().run_in_executor(core.writers, core.reload, body.path)
+        return {"model_version": model.version}
+
+    _about(api, core)
+    return api
+
+
+def _about(api: APIRouter, core: Core) -> None:
+    @api.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.get("/health/ready")
+    async def ready() -> dict[str, str]:
+        """503 while the server ends or its queue is full."""
+        if core.state.draining:
+            raise busy("[serve] the server is shutting down")
+        core.check_door()
+        return {"status": "ready", "model_version": core.holder.current.version}
+
+    @api.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        content, kind = core.metrics.text()
+        return Response(content, headers={"content-type": kind})
+
+    @api.get("/version")
+    async def version() -> dict[str, Any]:
+        model = core.holder.current
+        return {
+            "fastrec": fastrec.__version__,
+            "model_version": model.version,
+            "loaded_at": model.loaded_at,
+            "age_seconds": round(time.time() - model.loaded_at, 3),
+            "python": platform.python_version(),
+        }
+
+
+def _arrow(accept: str) -> bool:
+    return calls.ARROW in accept
+
+
+def _counts(given: Any) -> dict[str, int]:
+    return {str(name): int(count) for name, count in given.items()}
+
+
+def _columns(rows: list[dict[str, Any]]) -> Any:
+    """Rows as an Arrow table; DataError where a column mixes kinds."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowException, OverflowError, UnicodeError, TypeError) as error:
+            raise DataError(f"[serve] {name}: the values are not of one kind: {error}", column=name) from error
+        if pa.types.is_null(columns[name].type):
+            del columns[name]
+    try:
+        return pa.table(columns)
+    except (pa.ArrowException, UnicodeError) as error:
+        raise DataError(f"[serve] the columns make no table: {error}") from error

@@ -1,0 +1,131 @@
+"""A model on disk, and real servers for it."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+from fastrec import Recommender
+from fastrec.serve import ServeSettings, app
+
+
+@pytest.fixture(scope="session")
+def saved(events, items, tmp_path_factory):
+    """Two saved models of the same data whose answers differ: (folder, its model), twice."""
+    found = []
+    for name, models in (("a", ["item_item", "popularity"]), ("b", ["als"])):
+        folder = tmp_path_factory.mktemp("models") / name
+        rec = Recommender(encoder=None, models=models, weights="equal").fit(events, items)
+        rec.save(folder)
+        found.append((folder, rec))
+    return found
+
+
+class Server:
+    """``fastrec serve`` as a process; ``url`` is where it listens."""
+
+    def __init__(self, folder, *arguments, env=None):
+        # A file: a pipe that nobody reads would hold the server up.
+        self.stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fastrec", "serve", str(folder), "--port", "0", *arguments],
+            stderr=self.stderr,
+            env={**{n: v for n, v in os.environ.items() if not n.startswith("FASTREC_A")}, **(env or {})},
+        )
+        deadline = time.monotonic() + 120
+        while not (found := re.search(r"on (http://\S+)\n", self.log())):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(self.log())
+            time.sleep(0.02)
+        self.url = found[1]
+
+    @property
+    def address(self):
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        return host, int(port)
+
+    def log(self):
+        """Everything that was logged."""
+        with open(f"/proc/self/fd/{self.stderr.fileno()}") as file:
+            return file.read()
+
+    def children(self):
+        """Process ids of the workers."""
+        found = []
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
+            for pid in file.read().split():
+                with open(f"/proc/{pid}/cmdline") as command:
+                    if "spawn_main" in command.read():
+                        found.append(int(pid))
+        return found
+
+    def memory(self):
+        """Resident bytes."""
+        with open(f"/proc/{self.process.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def files(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def end(self, sig=signal.SIGTERM):
+        """Exit code after a signal."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        try:
+            return self.process.wait(30)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            self.stderr.close()
+
+
+@pytest.fixture
+def serve():
+    """Starts servers that end with the test."""
+    running = []
+
+    def start(folder, *arguments, env=None):
+        running.append(Server(folder, *arguments, env=env))
+        return running[-1]
+
+    yield start
+    for server in running:
+        if not server.stderr.closed:
+            server.end(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def server(saved):
+    """One server of model a for the tests of a file."""
+    running = Server(saved[0][0], "--target-ms", "5000")
+    yield running
+    running.end(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def asgi():
+    """ask(app, verb, path, client="127.0.0.1", **httpx arguments) without a network."""
+    httpx = pytest.importorskip("httpx")
+
+    def ask(made, verb, path, client="127.0.0.1", **arguments):
+        async def one():
+            transport = httpx.ASGITransport(made, client=(client, 1234))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                return await http.request(verb, path, **arguments)
+
+        return asyncio.run(one())
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def made(rec):
+    """The app of the fitted model with every source."""
+    return app(rec, ServeSettings())

@@ -1,0 +1,233 @@
+"""Micro-batching: together, in order, bounded, and each error to its own request."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import pytest
+
+from fastrec.serve import ServeSettings
+from fastrec.serve.batcher import Batcher, Cost
+from fastrec.serve.calls import Call, Worker
+from fastrec.serve.metrics import Metrics
+from fastrec.serve.model import Holder, Model
+from fastrec.serve.problems import Problem
+
+
+def run(scenario):
+    """scenario(batcher maker) in a loop with a thread of its own."""
+
+    async def inside():
+        with ThreadPoolExecutor(1) as pool:
+            await asyncio.wait_for(
+                scenario(lambda work, **s: Batcher(work, ServeSettings(**s), Metrics(), lambda: pool)), 30
+            )
+
+    asyncio.run(inside())
+
+
+def test_what_gathers_while_the_model_works_goes_together():
+    sizes, go = [], threading.Event()
+
+    def work(asks):
+        sizes.append(len(asks))
+        go.wait(10)
+        return [a.payload * 2 for a in asks]
+
+    async def scenario(make):
+        batcher = make(work, target=10.0)
+        asked = [asyncio.ensure_future(batcher.ask("key", 1, i)) for i in range(20)]
+        await asyncio.sleep(0.05)
+        go.set()
+        assert [result for result, _, _ in await asyncio.gather(*asked)] == [2 * i for i in range(20)]
+        assert sizes == [1, 19]  # the first waits for nobody
+
+    run(scenario)
+
+
+def test_no_batching_is_one_at_a_time():
+    sizes = []
+
+    def work(asks):
+        sizes.append(len(asks))
+        return [None] * len(asks)
+
+    async def scenario(make):
+        batcher = make(work, batching=False, target=10.0)
+        await asyncio.gather(*[batcher.ask("key", 1, i) for i in range(5)])
+        assert sizes == [1] * 5
+
+    run(scenario)
+
+
+def test_a_full_queue_refuses_with_the_seconds_to_wait():
+    go = threading.Event()
+
+    def work(asks):
+        go.wait(10)
+        return [None] * len(asks)
+
+    async def scenario(make):
+        batcher = make(work, max_queue=3, target=10.0)
+        asked = [asyncio.ensure_future(batcher.ask("key", 1, i)) for i in range(4)]
+        await asyncio.sleep(0.02)
+        with pytest.raises(Problem) as refused:
+            await batcher.ask("key", 1, 4)
+        assert refused.value.status_code == 503 and int(refused.value.headers["Retry-After"]) >= 1
+        go.set()
+        await asyncio.gather(*asked)
+        await batcher.ask("key", 1, 5)  # and takes again
+
+    run(scenario)
+
+
+def test_the_door_closes_where_the_answer_would_come_too_late():
+    def work(asks):
+        time.sleep(0.03)
+        return [None] * len(asks)
+
+    async def scenario(make):
+        batcher = make(work, target=0.1, max_batch=1)
+        for i in range(5):
+            await batcher.ask("key", 1, i)
+        asked = [asyncio.ensure_future(batcher.ask("key", 1, i)) for i in range(50)]
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        refused = sum(isinstance(d, Problem) for d in done)
+        assert 25 <= refused <= 49  # about three of fifty fit into the target
+
+    run(scenario)
+
+
+def test_the_deadline():
+    def work(asks):
+        time.sleep(0.2)
+        return [None] * len(asks)
+
+    async def scenario(make):
+        batcher = make(work, timeout=0.05, target=10.0)
+        first, late = (asyncio.ensure_future(batcher.ask("key", 1, i)) for i in range(2))
+        await first
+        with pytest.raises(Problem, match="deadline"):
+            await late
+
+    run(scenario)
+
+
+def test_a_request_whose_client_has_gone_is_not_computed():
+    seen, go = [], threading.Event()
+
+    def work(asks):
+        seen.extend(a.payload for a in asks)
+        go.wait(10)
+        return [None] * len(asks)
+
+    async def scenario(make):
+        batcher = make(work, target=10.0)
+        asked = [asyncio.ensure_future(batcher.ask("key", 1, i)) for i in range(3)]
+        await asyncio.sleep(0.02)
+        asked[1].cancel()
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(asked[0], asked[2])
+        assert seen == [0, 2]
+        assert batcher.idle
+
+    run(scenario)
+
+
+def test_a_failed_call_fails_its_requests_and_the_next_one_runs():
+    def work(asks):
+        if asks[0].payload == 0:
+            raise MemoryError("no room")
+        return [a.payload for a in asks]
+
+    async def scenario(make):
+        batcher = make(work)
+        with pytest.raises(MemoryError):
+            await batcher.ask("key", 1, 0)
+        assert (await batcher.ask("key", 1, 7))[0] == 7
+
+    run(scenario)
+
+
+def test_the_cost_of_a_call_is_learned():
+    cost = Cost()
+    for users in (1, 8, 2, 32, 4, 16) * 5:
+        cost.learn(users, 0.02 + 0.001 * users)
+    assert cost.fixed == pytest.approx(0.02, rel=0.01) and cost.each == pytest.approx(0.001, rel=0.01)
+    assert cost.most(0.0505) == 30 and cost.most(0.001) == 1
+    same = Cost()
+    for _ in range(10):
+        same.learn(4, 0.04)
+    assert same.of(4) == pytest.approx(0.04) and same.of(8) > 0.04
+
+
+@pytest.fixture(scope="module")
+def worker(rec):
+    metrics = Metrics()
+    return Worker(Holder(Model.of(rec), metrics, None), metrics)
+
+
+class Ask:
+    def __init__(self, call):
+        self.payload, self.key = call, call.key
+
+
+PLAIN = {"filter_seen": True, "allow": None, "deny": None, "where": None, "boost": None, "diversity": 0.0}
+PLAIN |= {"at": None, "explain": False, "on_unknown": "fallback"}
+
+
+def test_batched_answers_are_those_of_calls_alone(worker, rec):
+    kinds = [
+        Call("recommend", ["u1"], 3, PLAIN),
+        Call("recommend", ["u2", "nobody"], 12, PLAIN),
+        Call("recommend", ["u3"], 3, {**PLAIN, "diversity": 0.5}),
+        Call("recommend", ["u3"], 4, {**PLAIN, "diversity": 0.5}),
+        Call("recommend", ["u4"], 3, {**PLAIN, "where": {"category": "food"}}),
+        Call("recommend", ["u5"], 3, {**PLAIN, "where": {"category": "food"}}),
+        Call("recommend", ["u6"], 3, {**PLAIN, "explain": True}),
+        Call("recommend", ["u7", "nobody"], 3, {**PLAIN, "on_unknown": "skip"}),
+        Call("recommend_for_history", [["i1"]], 3, PLAIN),
+        Call("recommend_for_history", [["i2", "i4"], ["i3"]], 3, PLAIN),
+        Call("recommend_for_text", ["red apple"], 3, PLAIN),
+        Call("recommend_for_text", ["steel hammer"], 15, PLAIN),
+        Call("similar_items", ["i1"], 3, {"by": None, "where": None}),
+        Call("similar_items", ["i2"], 30, {"by": None, "where": None}),
+        Call("rank", ["u1"], 3, {}, candidates=["i1", "i2", "i3"]),
+        Call("rank", ["u2"], 2, {}, candidates=["i5", "i6"]),
+        Call("rank", ["u1"], 4, {}, candidates=["i9", "i8", "i7", "i6"]),
+        Call("recommend", ["u8"], 3, PLAIN, arrow=True),
+    ]
+    alone = [worker([Ask(call)])[0] for call in kinds]
+    for order in (kinds, kinds[::-1]):
+        together = worker([Ask(call) for call in order])
+        assert together == [alone[kinds.index(call)] for call in order]
+    assert all(isinstance(a, tuple) for a in alone)
+
+
+def test_an_error_is_told_to_its_own_request_only(worker):
+    calls = [
+        Call("similar_items", ["i1"], 3, {"by": None, "where": None}),
+        Call("similar_items", ["nothing"], 3, {"by": None, "where": None}),
+        Call("recommend", ["u1"], 3, {**PLAIN, "where": {"no column": 1}}),
+        Call("recommend", ["u1"], 3, PLAIN),
+    ]
+    got = worker([Ask(call) for call in calls])
+    assert [type(g).__name__ for g in got] == ["tuple", "UnknownIdError", "ConfigError", "tuple"]
+
+
+def test_calls_of_one_window_are_one_call_of_the_recommender(rec):
+    class Counting:
+        user_ids, item_ids = rec.user_ids, rec.item_ids
+        asked: ClassVar = []
+
+        def recommend(self, users, k, **keywords):
+            self.asked.append((list(users), k))
+            return rec.recommend(users, k, **keywords)
+
+    metrics = Metrics()
+    worker = Worker(Holder(Model.of(Counting()), metrics, None), metrics)
+    worker([Ask(Call("recommend", [f"u{i}"], 3 + i, PLAIN)) for i in range(5)])
+    assert Counting.asked == [(["u0", "u1", "u2", "u3", "u4"], 10)]
