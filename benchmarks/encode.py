@@ -9,6 +9,9 @@
 Same texts and threads; time of the whole call, from strings to vectors, in interleaved rounds. A ratio is the median
 over the rounds of (time of the peer / time of the engine) of one round, for two cores that others use too. Cosines are
 to sentence-transformers in float32. The last line says which target of issue 5 was missed; exit 1 then.
+
+fastrec-fp32 is what a user gets who asks for "fp32": a cosine of at least .99999, on most machines not in float32
+arithmetic (see fastrec/encode/precision.py); fastrec-exact is float32 throughout.
 """
 
 import argparse
@@ -156,7 +159,7 @@ def missed(rows: list[dict[str, Any]], peers: bool, simd: str | None) -> list[st
         if kept < 0.99999:
             out.append(f"{case}: the least cosine of fp32 is {kept:.7f} < .99999")
         check("fp32 x sentence-transformers", engines["fastrec-fp32"]["x_st"], 2.0 if case == "items" else 1.5)
-        small = [n for n in ("fastrec-bf16", "fastrec-int8") if n in engines and engines[n]["cosine"][0] >= 0.995]
+        small = [n for n in ("fastrec-bf16", "fastrec-int16", "fastrec-int8") if n in engines and engines[n]["cosine"][0] >= 0.995]
         if not small:
             out.append(f"{case}: no engine of ours below fp32 keeps a cosine of .995")
             continue

@@ -77,7 +77,10 @@ static inline int64_t attention_scratch(int64_t length, int64_t dims) {
   // By AMX, in tiles of 32: twice the queries, twice two halves of keys, values and weights, scores and sums.
   const int64_t all = (length + 31) / 32 * 32, broad = (dims + 31) / 32 * 32;
   const int64_t tiled = 32 * broad + all * broad + all * wide + 32 * all + 16 * wide;
-  return plain > tiled ? plain : tiled;
+  // By pairs of bfloat16: the same as for plain, keys and values in halves.
+  const int64_t paired = 24 * dims + (length + 2) * wide + 18 * length + 96;
+  const int64_t most = plain > tiled ? plain : tiled;
+  return most > paired ? most : paired;
 }
 
 struct EncodeKernel {
@@ -117,6 +120,7 @@ extern const EncodeKernel encode_avx512;
 void linear_int16_vnni(const Rows& x, int64_t rows, const Linear& w, float* out);
 void linear_int8_vnni(const Rows& x, int64_t rows, const Linear& w, float* out);
 void linear_bf16_avx512(const Rows& x, int64_t rows, const Linear& w, float* out);
+void attention_bf16_avx512(const Attention& a);
 bool amx_allowed();
 void linear_int8_amx(const Rows& x, int64_t rows, const Linear& w, float* out);  // readable to 32 full rows
 void linear_bf16_amx(const Rows& x, int64_t rows, const Linear& w, float* out);

@@ -23,7 +23,9 @@ struct Mask {
 
 struct Vec {
   static constexpr bool kTransposes = true;
-  static inline void transpose(const float* const* from, int64_t c, float* out) { enc_avx2::transpose(from, c, out); }
+  static inline void transpose(const float* const* from, int64_t c, float* out) {
+    enc_avx2::transpose(from, c, out);
+  }
   __m256 lo, hi;
   static inline Vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static inline Vec all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -47,7 +49,12 @@ struct Vec {
   inline Vec sub(Vec o) const { return {_mm256_sub_ps(lo, o.lo), _mm256_sub_ps(hi, o.hi)}; }
   inline Vec mul(Vec o) const { return {_mm256_mul_ps(lo, o.lo), _mm256_mul_ps(hi, o.hi)}; }
   inline Vec div(Vec o) const { return {_mm256_div_ps(lo, o.lo), _mm256_div_ps(hi, o.hi)}; }
-  inline Vec over(Vec o) const { return div(o); }
+  // Right to two units in the last place, for divisors far from 0 and infinity.
+  static inline __m256 half_over(__m256 v, __m256 o) {
+    const __m256 r = _mm256_rcp_ps(o);
+    return _mm256_mul_ps(v, _mm256_mul_ps(r, _mm256_fnmadd_ps(o, r, _mm256_set1_ps(2.0f))));
+  }
+  inline Vec over(Vec o) const { return {half_over(lo, o.lo), half_over(hi, o.hi)}; }
   inline Vec fma(Vec a, Vec b) const { return {_mm256_fmadd_ps(a.lo, b.lo, lo), _mm256_fmadd_ps(a.hi, b.hi, hi)}; }
   inline Vec max(Vec o) const { return {_mm256_max_ps(lo, o.lo), _mm256_max_ps(hi, o.hi)}; }
   inline Vec min(Vec o) const { return {_mm256_min_ps(lo, o.lo), _mm256_min_ps(hi, o.hi)}; }

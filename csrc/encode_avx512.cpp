@@ -18,7 +18,8 @@ struct SumsInt8 : SumsInt<SumsInt8> {
   static inline Panel panel(const char* p) { return {_mm512_loadu_si512(p), _mm512_loadu_si512(p + 64)}; }
   static inline Panel input(const char* x) { return {SumsInt::input(x), SumsInt::input(x + 4)}; }
   inline void add(const Panel& x, const Panel& b) {
-    const __m512i sum = _mm512_add_epi16(_mm512_maddubs_epi16(x.first, b.first), _mm512_maddubs_epi16(x.second, b.second));
+    const __m512i first = _mm512_maddubs_epi16(x.first, b.first);
+    const __m512i sum = _mm512_add_epi16(first, _mm512_maddubs_epi16(x.second, b.second));
     v = _mm512_add_epi32(v, _mm512_madd_epi16(sum, _mm512_set1_epi16(1)));
   }
 };

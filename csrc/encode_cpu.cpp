@@ -10,7 +10,7 @@
 namespace fastrec {
 namespace {
 
-constexpr int64_t kRows = 128;            // of a block between two linear layers; a multiple of a row of tiles
+constexpr int64_t kRows = 128;               // at most, of a block between two layers; a multiple of a row of tiles
 constexpr int64_t kKeep = int64_t{4} << 20;  // floats of a buffer that a thread keeps for its next task
 
 // Memory of a thread, at 64 bytes; its content is lost at the next call with the same slot.
@@ -41,7 +41,8 @@ void linear_block(const float* x, int64_t rows, const Linear& w, LinearKind kind
   float* scales = room(0, 2 * kRows);
   void* codes = room(1, kRows * w.steps * (kind == kLinearSplit ? 2 : 1) + 16);
   if (kind == kLinearInt8) {
-    level.quantize(x, rows, w.K, w.steps, w.code_max, level.tiled, static_cast<uint8_t*>(codes), scales, scales + kRows);
+    level.quantize(x, rows, w.K, w.steps, w.code_max, level.tiled, static_cast<uint8_t*>(codes), scales,
+                   scales + kRows);
     level.linear_int8({codes, scales, scales + kRows}, rows, w, out);
   } else if (kind == kLinearInt16) {
     level.to_int16(x, rows, w.K, w.steps, static_cast<int16_t*>(codes), scales);
@@ -99,7 +100,9 @@ void pool(const float* x, int64_t rows, int64_t D, Pooling pooling, bool normali
 // The sequences [first, last) through all layers.
 void encode_group(const EncoderModel& m, const int32_t* ids, const int64_t* cu, int64_t first, int64_t last,
                   float* out, const EncodeKernel& level) {
-  const int64_t begin = cu[first], T = cu[last] - begin, D = m.D, block = std::min(T, kRows);
+  const int64_t begin = cu[first], T = cu[last] - begin, D = m.D;
+  // What lies between two layers stays in the second-level cache; tiles are so fast that weights count for more.
+  const int64_t block = std::min(T, level.tiled ? kRows : kRows / 2);
   std::vector<int64_t> own(cu + first, cu + last + 1);
   int64_t longest = 0;
   for (size_t s = 0; s + 1 < own.size(); ++s) longest = std::max(longest, own[s + 1] - own[s]);
@@ -124,12 +127,12 @@ void encode_group(const EncoderModel& m, const int32_t* ids, const int64_t* cu, 
                          : m.kind == kLinearSplit ? level.attention_split
                                                   : level.attention;
   for (const EncoderLayer& layer : m.layers) {
-    for (int64_t t = 0; t < T; t += kRows)
-      linear_block(x + t * D, std::min(kRows, T - t), layer.qkv, m.kind, qkv + t * 3 * D, level);
+    for (int64_t t = 0; t < T; t += block)
+      linear_block(x + t * D, std::min(block, T - t), layer.qkv, m.kind, qkv + t * 3 * D, level);
     for (int64_t s = 0; s < a.S; ++s)
       for (int64_t head = 0; head < m.heads; ++head) attend(a, s, head, scratch, attention);
-    for (int64_t t = 0; t < T; t += kRows) {
-      const int64_t rows = std::min(kRows, T - t);
+    for (int64_t t = 0; t < T; t += block) {
+      const int64_t rows = std::min(block, T - t);
       float* at = x + t * D;
       linear_block(context + t * D, rows, layer.out, m.kind, hidden, level);
       level.add_layer_norm(hidden, nullptr, at, layer.weight1, layer.shift1, m.eps, rows, D, at);

@@ -24,6 +24,7 @@ std::vector<EncodeKernel> find_levels() {
       if (__builtin_cpu_supports("avx512bf16")) {
         vnni.name = "avx512_bf16";
         vnni.linear_bf16 = linear_bf16_avx512;
+        vnni.attention_bf16 = attention_bf16_avx512;
         levels.push_back(vnni);
       }
       if (__builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") && vnni.linear_bf16 &&

@@ -53,7 +53,8 @@ static inline void linear_tile(const Rows& x, int64_t row, const Linear& w, int6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
     for (int p = 0; p < P; ++p)
-      sums[r][p] = first == 0 || Sums::kFresh ? Sums::zero() : Sums::load_n(out + r * w.N + 16 * p, w.N - column - 16 * p);
+      sums[r][p] = first == 0 || Sums::kFresh ? Sums::zero()
+                                              : Sums::load_n(out + r * w.N + 16 * p, w.N - column - 16 * p);
   for (int64_t begin = first; begin < last; begin += kAheadSteps) {
     const int64_t end = begin + kAheadSteps < last ? begin + kAheadSteps : last;
     for (int64_t i = 0; i < ahead.each; ++i) __builtin_prefetch(ahead.lines + 64 * i, 0, 2);

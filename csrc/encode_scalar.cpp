@@ -35,7 +35,9 @@ struct Vec {
   inline Vec min(const Vec& o) const { FASTREC_EACH(v[i] < o.v[i] ? v[i] : o.v[i]); }
   inline Vec abs() const { FASTREC_EACH(__builtin_fabsf(v[i])); }
   inline Vec round() const { FASTREC_EACH(__builtin_rintf(v[i])); }
-  inline Vec scaled(const Vec& n) const { FASTREC_EACH(n.v[i] == n.v[i] ? __builtin_scalbnf(v[i], static_cast<int>(n.v[i])) : n.v[i]); }
+  inline Vec scaled(const Vec& n) const {
+    FASTREC_EACH(n.v[i] == n.v[i] ? __builtin_scalbnf(v[i], static_cast<int>(n.v[i])) : n.v[i]);
+  }
   inline Vec with_sign_of(const Vec& o) const { FASTREC_EACH(__builtin_copysignf(v[i], o.v[i])); }
   inline float sum() const {
     float s = 0.0f;

@@ -14,7 +14,9 @@ static inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>(n
 
 struct Vec {
   static constexpr bool kTransposes = true;
-  static inline void transpose(const float* const* from, int64_t c, float* out) { FASTREC_LEVEL::transpose(from, c, out); }
+  static inline void transpose(const float* const* from, int64_t c, float* out) {
+    FASTREC_LEVEL::transpose(from, c, out);
+  }
   __m512 v;
   static inline Vec zero() { return {_mm512_setzero_ps()}; }
   static inline Vec all(float x) { return {_mm512_set1_ps(x)}; }

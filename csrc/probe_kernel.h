@@ -10,8 +10,9 @@ namespace FASTREC_LEVEL {
 static float probe_fma(int64_t rounds) {
   constexpr int kSums = kProbeSums;
   Vec sums[kSums];
-  for (int i = 0; i < kSums; ++i) sums[i] = Vec::all(1.0f);
-  const Vec shrink = Vec::all(-1e-3f), other = Vec::all(1.0f);
+  volatile float one = 1.0f;  // or the compiler sees equal sums, and adds up one in place of several
+  for (int i = 0; i < kSums; ++i) sums[i] = Vec::all(one);
+  const Vec shrink = Vec::all(-1e-3f * one), other = Vec::all(one);
   for (int64_t r = 0; r < rounds * (24 / kSums); ++r) {
 #pragma GCC unroll 24
     for (int i = 0; i < kSums; ++i) sums[i].add_product(shrink, other);

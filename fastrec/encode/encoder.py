@@ -4,6 +4,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,15 @@ from fastrec.encode.packing import batches, pack
 from fastrec.encode.progress import Progress
 from fastrec.encode.text import clean_unicode
 from fastrec.errors import ConfigError, DataError
-from fastrec.types import F32, I64
+from fastrec.types import F32, I32, I64
 
 if TYPE_CHECKING:
     from fastrec.encode.transformer import Transformer
 
 #: Tokens of a batch. On a CPU the native code cuts them into groups of 128 itself; a GPU needs more to be busy.
 _BATCH_TOKENS = {"cpu": 8192, "cuda": 32768}
-_CHUNK = 4096  # texts tokenised at once, which bounds the memory for tokens
+#: Texts tokenised at once: the next ones while these are computed.
+_CHUNK = {"cpu": 512, "cuda": 4096}
 _STORE_EVERY = 256  # texts; what a killed run loses
 
 
@@ -236,11 +238,25 @@ class Encoder:
         transformer = self._load()
         budget = self._batch_tokens or _BATCH_TOKENS[transformer.device.type]
         # Sorted by characters first, so that the lengths within a chunk are close to one another.
-        for chunk in _chunked(sorted(rows, key=lambda i: -len(texts[i]))):
-            tokens = transformer.packer.tokenize([texts[i] for i in chunk])
+        chunks = _chunked(sorted(rows, key=lambda i: -len(texts[i])), _CHUNK[transformer.device.type])
+        for chunk, tokens in zip(chunks, self._tokenized(texts, chunks), strict=True):
             for batch in batches(np.array([len(t) for t in tokens], np.int64), budget):
                 packed = pack([tokens[i] for i in batch])
                 yield [chunk[i] for i in batch], transformer.forward(packed)
+
+    def _tokenized(self, texts: Sequence[str], chunks: Sequence[Sequence[int]]) -> Iterator[list[I32]]:
+        """The tokens of every chunk; those of the next one are made while the caller computes."""
+        tokenize = self._load().packer.tokenize
+        if len(chunks) == 1:
+            yield tokenize([texts[i] for i in chunks[0]])
+            return
+        with ThreadPoolExecutor(1, "fastrec-tokenize") as pool:
+            coming = pool.submit(tokenize, [texts[i] for i in chunks[0]])
+            for chunk in [*chunks[1:], None]:
+                ready = coming.result()
+                if chunk is not None:
+                    coming = pool.submit(tokenize, [texts[i] for i in chunk])
+                yield ready
 
     def _locate(self) -> tuple[Path, folders.Settings]:
         with self._lock:
@@ -339,8 +355,8 @@ def unit_rows(vectors: F32) -> F32:
     return out
 
 
-def _chunked(items: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK))
+def _chunked(items: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
 
 
 def _check_count(field: str, value: object) -> None:
