@@ -1,0 +1,78 @@
+"""The examples run as they stand."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def module(path, monkeypatch, model):
+    monkeypatch.setenv("MODEL", str(model))
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def test_fastapi_mounts_the_app(asgi, saved, monkeypatch):
+    folder, rec = saved[0]
+    app = module(EXAMPLES / "fastapi_app.py", monkeypatch, folder).app
+    assert asgi(app, "GET", "/hello/u1").json() == {"for you": list(rec.recommend("u1", 3))}
+    answer = asgi(app, "POST", "/rec/recommend", json={"users": ["u1"], "k": 3})
+    assert [r["item_id"] for r in answer.json()["results"][0]["items"]] == list(rec.recommend("u1", 3))
+    assert "inspector" in asgi(app, "GET", "/rec/").text
+    # Rules and limits hold below the mount, too.
+    assert asgi(app, "POST", "/rec/recommend", json={"users": ["u1"]}, client="192.0.2.1").status_code == 403
+
+
+def test_flask(saved, monkeypatch):
+    pytest.importorskip("flask")
+    folder, rec = saved[0]
+    client = module(EXAMPLES / "flask_app.py", monkeypatch, folder).app.test_client()
+    got = client.get("/recommend/u1?k=3").get_json()
+    assert [r["item_id"] for r in got] == list(rec.recommend("u1", 3))
+    assert client.get("/recommend/nobody").status_code == 404
+    assert client.get("/recommend/u1?k=0").status_code == 400
+
+
+def test_the_batch_job(saved, tmp_path):
+    folder, rec = saved[0]
+    out = tmp_path / "out.parquet"
+    subprocess.run([sys.executable, str(EXAMPLES / "batch_job.py"), str(folder), str(out), "4"], check=True)
+    assert pq.read_table(out).equals(rec.recommend(rec.user_ids, 4).to_arrow())
+
+
+def test_the_triton_model(saved, monkeypatch):
+    folder, rec = saved[0]
+    model = module(EXAMPLES / "triton" / "1" / "model.py", monkeypatch, folder).TritonPythonModel()
+    model.initialize({"model_config": f'{{"parameters": {{"model": {{"string_value": "{folder}"}}}}}}'})
+    items, scores = model.recommend(["u1", "nobody"])
+    want = rec.recommend(["u1", "nobody"], 10)
+    assert [[i.decode() or None for i in row] for row in items] == want.items.tolist()
+    assert scores.tolist() == want.scores.tolist()
+
+
+def test_a_forked_worker_answers_with_the_app_of_its_parent(saved, asgi):
+    # As gunicorn --preload does: the model is loaded, the app is made and even used, then the process forks.
+    from fastrec.serve import ServeSettings, app
+
+    made = app(saved[0][1], ServeSettings(target=60.0))
+
+    def answer():
+        return asgi(made, "POST", "/recommend", json={"users": ["u1"], "k": 3}).json()
+
+    want = answer()
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if answer() == want else 3)
+        finally:
+            os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert answer() == want
