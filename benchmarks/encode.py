@@ -159,7 +159,11 @@ def missed(rows: list[dict[str, Any]], peers: bool, simd: str | None) -> list[st
         if kept < 0.99999:
             out.append(f"{case}: the least cosine of fp32 is {kept:.7f} < .99999")
         check("fp32 x sentence-transformers", engines["fastrec-fp32"]["x_st"], 2.0 if case == "items" else 1.5)
-        small = [n for n in ("fastrec-bf16", "fastrec-int16", "fastrec-int8") if n in engines and engines[n]["cosine"][0] >= 0.995]
+        small = [
+            n
+            for n in ("fastrec-bf16", "fastrec-int16", "fastrec-int8")
+            if n in engines and engines[n]["cosine"][0] >= 0.995
+        ]
         if not small:
             out.append(f"{case}: no engine of ours below fp32 keeps a cosine of .995")
             continue
