@@ -73,7 +73,7 @@ class Load:
 
     def __init__(self, port: int) -> None:
         self.port, self.idle = port, []
-        self.rows: list[tuple[float, float, int, float]] = []
+        self.rows: list[tuple[float, float, int, float, float]] = []
         self.sent = 0
         bodies = [b'{"users":[%d],"k":10}' % u for u in range(USERS)]
         head = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -85,8 +85,9 @@ class Load:
         return self._random.choice(self._requests)
 
     def answered(self, due: float, status: int, head: bytes) -> None:
-        model = re.search(rb"model;dur=([\d.]+)", head)
-        self.rows.append((due, time.perf_counter() - due, status, float(model[1]) if model else np.nan))
+        told = re.search(rb"queue;dur=([\d.]+), model;dur=([\d.]+), total;dur=([\d.]+)", head)
+        queue, model, total = (float(part) for part in told.groups()) if told else (np.nan,) * 3
+        self.rows.append((due, time.perf_counter() - due, status, model, total - model - queue))
 
     async def _send(self, due: float) -> None:
         self.sent += 1
@@ -131,9 +132,9 @@ def measure(port: int, rate: float, seconds: float) -> tuple[dict[str, float], l
         uvloop.run(load.run(rate, seconds))
     except ImportError:
         asyncio.run(load.run(rate, seconds))
-    rows = np.array(load.rows, np.float64).reshape(-1, 4)
+    rows = np.array(load.rows, np.float64).reshape(-1, 5)
     good = rows[rows[:, 2] == 200]
-    ms = 1000 * good[:, 1] if len(good) else np.array([np.inf])
+    ms = 1000 * good[:, 1] if len(good) else np.array([1e9])
     beside = ms - good[:, 3] if len(good) else np.array([np.nan])
     refused = rows[rows[:, 2] == 503]
     found = {
@@ -145,6 +146,7 @@ def measure(port: int, rate: float, seconds: float) -> tuple[dict[str, float], l
         "throughput": round(len(good) / seconds, 1),
         **{f"p{q:g}_ms": round(float(np.percentile(ms, q)), 2) for q in (50, 99, 99.9)},
         "beside_model_p50_ms": round(float(np.median(beside)), 3),
+        "server_beside_queue_and_model_p50_ms": round(float(np.median(good[:, 4])), 3) if len(good) else float("nan"),
         "model_p50_ms": round(float(np.median(good[:, 3])), 2) if len(good) else float("nan"),
         "refused_p99_ms": round(float(np.percentile(1000 * refused[:, 1], 99)), 2) if len(refused) else 0.0,
     }
@@ -192,7 +194,7 @@ def capacity(peer: Peer, seconds: float, start: float) -> dict[str, float]:
             best, failed = found, 0
         else:
             failed += 1
-        rate *= 1.6 if not failed and rate < 4 * start else 1.15
+        rate *= 1.6 if not failed and rate < 2 * start else 1.15
     return best
 
 
@@ -223,8 +225,8 @@ def make_model(out: Path, n_items: int, dims: int) -> None:
 def run_capacity(args: argparse.Namespace) -> dict[str, Any]:
     sizes = (str(args.items), str(args.dims))
     servers: list[tuple[str, tuple[str, ...], float]] = [
-        ("unbatched", (str(args.model),), 4.0),
-        ("fastrec", (str(args.model),), 20.0),
+        ("unbatched", (str(args.model),), 25.0),
+        ("fastrec", (str(args.model),), 150.0),
     ]
     if args.peers:
         servers += [("constant", (), 200.0), ("implicit", sizes, 1.0)]
@@ -260,7 +262,7 @@ def run_overload(args: argparse.Namespace) -> dict[str, Any]:
                 break
         found["recovered_within_s"] = round(time.perf_counter() - ended, 2)
         found["calm_p99_ms"] = calm["p99_ms"]
-        thirds = np.array_split(np.array([(due, late) for due, late, status, _ in sorted(rows) if status == 200]), 3)
+        thirds = np.array_split(np.array([(due, late) for due, late, status, *_ in sorted(rows) if status == 200]), 3)
         found["p99_ms_by_third"] = [round(float(np.percentile(1000 * t[:, 1], 99)), 1) for t in thirds]
         return found
     finally:

@@ -21,8 +21,11 @@ from fastrec.serve.metrics import Metrics
 from fastrec.serve.problems import Problem, busy
 from fastrec.serve.settings import ServeSettings
 
-#: Share of the target that one call may take: a request may arrive just after the one before it has begun.
-_SHARE = 0.4
+#: Share of the target that one call may take: a request may arrive just after the one before it has begun, and
+#: HTTP needs its time too, more of it while many are refused.
+_SHARE = 0.28
+#: Share of the target that the way through queue and model may take.
+_MODEL = 0.6
 _FORGET = 0.9
 
 
@@ -109,7 +112,7 @@ class Batcher:
             if not self._waiting or self._users + users <= self._size():
                 return
             wait = self.expected_wait(users)
-            if wait <= self._settings.target:
+            if wait <= _MODEL * self._settings.target:
                 return
         self._metrics.rejected.labels("queue_full").inc()
         raise busy(f"[serve] {len(self._waiting)} requests wait already; ask again", wait)
@@ -137,7 +140,7 @@ class Batcher:
         if not self._settings.batching:
             return 1
         # Where the fixed part alone takes the time, small calls would not make it shorter.
-        seconds = max(_SHARE * self._settings.target, 2 * self.cost.fixed)
+        seconds = max(_SHARE * self._settings.target, 1.4 * self.cost.fixed)
         return min(self._settings.max_batch, self.cost.most(seconds))
 
     def _next(self, first: bool = False) -> None:

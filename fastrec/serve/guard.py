@@ -106,7 +106,7 @@ class Guard:
         given = dict(scope["headers"])
         sent = given.get(b"x-request-id", b"")
         request_id = sent if _ID.fullmatch(sent) else os.urandom(8).hex().encode()
-        exchange = _Exchange(request_id, self._state, send)
+        exchange = _Exchange(request_id, self._state, send, began)
         caller = "-"
         self._state.in_flight += 1
         try:
@@ -225,8 +225,8 @@ class Guard:
 class _Exchange:
     """``send`` with the headers that every answer has; remembers the status."""
 
-    def __init__(self, request_id: bytes, state: State, send: Send) -> None:
-        self._id, self._state, self._send = request_id, state, send
+    def __init__(self, request_id: bytes, state: State, send: Send, began: float) -> None:
+        self._id, self._state, self._send, self._began = request_id, state, send, began
         self.status = 499  # nothing was sent
         self._ended = False
 
@@ -238,6 +238,9 @@ class _Exchange:
             headers += [pair for pair in _API_HEADERS if pair[0] not in has]
             if self._state.draining and b"connection" not in has:
                 headers.append((b"connection", b"close"))
+            # What the server has spent in all, beside the queue and the model that the route has told.
+            total = b"total;dur=%.2f" % (1000 * (time.perf_counter() - self._began))
+            headers = [(n, v + b", " + total if n == b"server-timing" else v) for n, v in headers]
             message = {**message, "headers": headers}
         await self._send(message)
 

@@ -23,7 +23,7 @@ from fastrec.errors import UnknownIdError
 from fastrec.serve import calls, schemas
 from fastrec.serve.core import Core
 from fastrec.serve.model import Model
-from fastrec.types import BiasSource
+from fastrec.types import BiasSource, Interactions
 
 _T = TypeVar("_T")
 _POINTS = 2000
@@ -138,16 +138,23 @@ class Views:
         return {"user_id": user, "events": events, "total": len(entries.items)}
 
     def map(self) -> dict[str, Any]:
-        """The items that were used most, in the plane of the two largest principal components of their vectors."""
+        """The items that were used most, in the plane of the two largest principal components of their vectors.
+
+        A model without vectors of items is shown by who used them.
+        """
         if self._map is None:
             used = np.bincount(self.state.interactions.items, minlength=len(self.items))[: len(self.items)]
             rows = np.sort(np.argsort(-used, kind="stable")[:_POINTS])
             ids = [self.items[row] for row in rows.tolist()]
-            points, share = _plane(self.model.recommender.item_vectors(ids))
+            vectors, of = self.model.recommender.item_vectors(ids), "their vectors"
+            if vectors.shape[1] < 2:
+                vectors, of = _users_of(self.state.interactions, rows), "who used them"
+            points, share = _plane(vectors)
             described = self.describe(ids)
             groups = self._groups(described)
             self._map = {
                 "share": share,
+                "of": of,
                 "points": [
                     {"item_id": d["item_id"], "title": d["title"], "x": x, "y": y, "group": g, "events": n}
                     for d, (x, y), g, n in zip(described, points.tolist(), groups, used[rows].tolist(), strict=True)
@@ -183,6 +190,18 @@ def reweighted(model: Model, factors: dict[str, float]) -> Model:
     recommender = copy.copy(model.recommender)
     recommender._fitted = lambda call: other
     return dataclasses.replace(model, recommender=recommender)
+
+
+def _users_of(interactions: Interactions, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Who used these items, as float32 [n, 64]: each user is one of 64 random signs, so that few dimensions do."""
+    place = np.full(interactions.n_items, -1)
+    place[rows] = np.arange(len(rows))
+    at = place[interactions.items]
+    signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), (interactions.n_users, 64))
+    out = np.zeros((len(rows), 64), np.float32)
+    np.add.at(out, at[at >= 0], signs[interactions.users[at >= 0]])
+    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+    return out
 
 
 def _plane(vectors: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], float]:

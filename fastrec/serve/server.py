@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import ipaddress
 import logging
 import os
@@ -205,6 +206,10 @@ def _work(
     )
     # The thread of the model runs Python between its native parts; the loop should not wait 5 ms for it.
     sys.setswitchinterval(0.0005)
+    # What the model is made of stays: the collector need not walk it again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     config.load()
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = Server(config)

@@ -86,6 +86,7 @@ def test_similar_items_by_click_and_by_keyboard(page, saved):
     page.wait_for_selector("#similar [data-item]")
     shown = page.locator("#similar [data-item]").evaluate_all("all => all.map(b => b.dataset.item)")
     assert shown == list(saved[0][1].similar_items(item, 10))
+    true_of(page, "points.length === 42 && new Set(points.map(p => `${p.x} ${p.y}`)).size > 30")
     page.focus("#map")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
