@@ -140,7 +140,7 @@ class Batcher:
         if not self._settings.batching:
             return 1
         # Where the fixed part alone takes the time, small calls would not make it shorter.
-        seconds = max(_SHARE * self._settings.target, 1.4 * self.cost.fixed)
+        seconds = max(_SHARE * self._settings.target, 2 * self.cost.fixed)
         return min(self._settings.max_batch, self.cost.most(seconds))
 
     def _next(self, first: bool = False) -> None:
