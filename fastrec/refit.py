@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrec import cold, metrics, pipeline
+from fastrec import cold, encode, metrics, pipeline
 from fastrec.data import Vocab
 from fastrec.errors import ConfigError, DataError
 from fastrec.fresh import landmarks
@@ -23,6 +23,7 @@ from fastrec.live import fused_bias
 from fastrec.models import resolve
 from fastrec.persist import write_state
 from fastrec.recommender import load
+from fastrec.side import Links
 from fastrec.state import Settings, State
 from fastrec.trend import Trend
 from fastrec.types import BiasSource, Catalog, Embeddings, Features, Interactions
@@ -73,7 +74,7 @@ def refit(
         raise ConfigError(f"[refit] margin={margin!r}, expected a number from 0 to below 1")
     rec = load(folder, encoder=encoder, store=store)
     state, settings = rec._fitted("refit"), rec._settings
-    data = material(state)
+    data = material(state, rec._encoder)
     cut = float(np.quantile(data.interactions.times, 1 - HELD)) if len(data.interactions.times) else 0.0
     newest = data.interactions.times > cut
     train = data.interactions.select(~newest)
@@ -110,7 +111,7 @@ class Material:
     rows: Any
 
 
-def material(state: State) -> Material:
+def material(state: State, encoder: Any = None) -> Material:
     """Events, items and content of fitted and later items, in new rows that leave out what was removed."""
     n = len(state.items)
     kept = np.arange(n) if state.removed is None else np.flatnonzero(~state.removed)
@@ -124,6 +125,7 @@ def material(state: State) -> Material:
     known = place[histories.items] >= 0
     some = histories.select(known)
     moved = _merged(some, place[some.items], len(kept))
+    catalog = dataclasses.replace(state.catalog, table=state.catalog.table.take(kept))
     embeddings = None
     if state.embeddings is not None:
         vectors, there = state.embeddings.vectors, state.embeddings.known
@@ -134,12 +136,19 @@ def material(state: State) -> Material:
         elif fresh is not None:
             vectors = np.concatenate([vectors, np.zeros((fresh.n_items, vectors.shape[1]), np.float32)])
             there = np.concatenate([there, np.zeros(fresh.n_items, np.bool_)])
-        embeddings = Embeddings(np.ascontiguousarray(vectors[kept]), there[kept])
-    catalog = Catalog(
-        state.catalog.table.take(kept), state.catalog.text_columns, state.catalog.label_columns,
-        state.catalog.vector_columns,
-    )  # fmt: skip
+        links = None if state.embeddings.links is None else _moved_links(state.embeddings.links, place, len(kept))
+        texts = encode.texts_of(catalog, encoder)
+        embeddings = Embeddings(np.ascontiguousarray(vectors[kept]), there[kept], texts, links)
     return Material(moved, catalog, embeddings, kept)
+
+
+def _moved_links(links: Links, place: Any, n_items: int) -> Links:
+    """The links of the items that are still there, in their new rows; of later items no triple tells."""
+    nodes = np.concatenate([place[: links.n_items], n_items + np.arange(links.n_nodes - links.n_items)])
+    heads, tails = nodes[links.heads], nodes[links.tails]
+    there = (heads >= 0) & (tails >= 0)
+    n_nodes = n_items + links.n_nodes - links.n_items
+    return Links(heads[there].astype(np.int32), tails[there].astype(np.int32), n_items, n_nodes)
 
 
 def _merged(histories: Interactions, items: Any, n_items: int) -> Interactions:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import everything, hash_encoder
 from mix import run
+from servers import RedisServer, redis_server
 
 from fastrec import ArtifactError, UnknownIdError, load
 
@@ -169,3 +170,23 @@ def test_eight_threads_of_everything(tmp_path, durable):
         rec.save(tmp_path / "m")
         again = load(tmp_path / "m", encoder=hash_encoder, store=tmp_path / "log.sqlite")
         assert everything(again, 10) == everything(rec, 10)
+
+
+@redis_server
+def test_processes_share_a_redis_log(fit, tmp_path):
+    server = RedisServer(tmp_path)
+    try:
+        rec = fit(store=server.url)
+        rec.save(tmp_path / "m")
+        for _ in changes(rec):
+            pass
+        again = load(tmp_path / "m", encoder=hash_encoder, store=server.url)
+        assert everything(again) == everything(rec)
+        server.kill()
+        server.start()
+        back = load(tmp_path / "m", encoder=hash_encoder, store=server.url)
+        assert everything(back) == everything(again)
+        for one in (rec, again, back):
+            one._store.close()
+    finally:
+        server.kill()

@@ -113,3 +113,14 @@ def test_the_command(events, items, tmp_path, capsys):
     assert code == 0
     assert "NDCG@10 on the newest" in capsys.readouterr().out
     assert cli.main(["refit", str(tmp_path / "nothing")]) == 1
+
+
+def test_links_move_with_the_items():
+    from fastrec.refit import _moved_links
+    from fastrec.side import Links
+
+    # Items 0 to 2, entities 3 and 4; item 1 is removed.
+    links = Links(np.array([0, 1, 2, 0], np.int32), np.array([3, 3, 4, 2], np.int32), 3, 5)
+    moved = _moved_links(links, np.array([0, -1, 1]), 2)
+    assert (moved.n_items, moved.n_nodes) == (2, 4)
+    assert list(zip(moved.heads.tolist(), moved.tails.tolist(), strict=True)) == [(0, 2), (1, 3), (0, 1)]

@@ -1,54 +1,19 @@
 """One contract for every event store: durable, ordered, and able to forget."""
 
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from servers import RedisServer, redis_server
 
 from fastrec.errors import ArtifactError, ConfigError
 from fastrec.store import Record, Sealer, open_store
 
 KEY = bytes(range(32))
-redis_server = pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="redis-server is absent: apt-get install redis-server"
-)
 KINDS = [pytest.param("sqlite", id="sqlite"), pytest.param("redis", id="redis", marks=redis_server)]
-
-
-class Server:
-    """A redis-server of our own in a folder, on a socket of its own."""
-
-    def __init__(self, folder, fsync="always"):
-        self.redis = pytest.importorskip("redis", reason="redis-py is absent: extra 'redis'")
-        self.folder, self.fsync, self.socket = folder, fsync, folder / "s"
-        self.start()
-
-    def start(self):
-        command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
-        command += ["--save", "", "--appendonly", "yes", "--appendfsync", self.fsync]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            try:
-                with self.redis.Redis(unix_socket_path=str(self.socket)) as client:
-                    client.ping()
-                return
-            except self.redis.exceptions.RedisError:
-                time.sleep(0.05)
-        raise AssertionError("redis-server does not answer")
-
-    @property
-    def url(self):
-        return f"unix://{self.socket}?prefix=t"
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
 
 
 class Place:
@@ -56,7 +21,7 @@ class Place:
 
     def __init__(self, kind, folder):
         self.folder = folder
-        self.server = Server(folder) if kind == "redis" else None
+        self.server = RedisServer(folder) if kind == "redis" else None
         self.spec = self.server.url if self.server else str(folder / "log.sqlite")
         self.opened = []
 
@@ -206,7 +171,7 @@ def test_kill_9_loses_nothing_acknowledged(kind, tmp_path):
 
 @redis_server
 def test_a_server_that_would_forget_is_refused(tmp_path):
-    server = Server(tmp_path, "everysec")
+    server = RedisServer(tmp_path, "everysec")
     try:
         with pytest.raises(ConfigError, match="--appendfsync always"):
             open_store(server.url)
