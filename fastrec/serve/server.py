@@ -175,7 +175,7 @@ def serve(
             models.artifact_version(path)  # a wrong folder is told once, not by every worker
             os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", shared)
             _announce(listening, models.artifact_version(path))
-            _supervise(worker, workers)
+            _supervise(functools.partial(worker, parent=os.getpid()), workers)
     finally:
         listening.close()
         if shared is not None:
@@ -183,7 +183,13 @@ def serve(
 
 
 def _work(
-    path: str, settings: ServeSettings, listening: socket.socket, shared: str | None, most: int, ready: bool = False
+    path: str,
+    settings: ServeSettings,
+    listening: socket.socket,
+    shared: str | None,
+    most: int,
+    ready: bool = False,
+    parent: int = 0,
 ) -> None:
     """One worker: load, listen, serve."""
     app = make(models.load(path, settings.store), settings)
@@ -215,7 +221,7 @@ def _work(
     server = Server(config)
     core = app.state.core
     if shared is not None:
-        _follow(core, Path(shared) / "model", settings)
+        _follow(core, Path(shared) / "model", settings, parent)
     if ready:
         _announce(listening, core.holder.current.version)
     # uvicorn raises the signal that ended it once more, for whoever had it before.
@@ -231,7 +237,7 @@ def _announce(listening: socket.socket, version: str) -> None:
     print(f"fastrec: model {version} on http://{shown}:{port}", file=sys.stderr, flush=True)
 
 
-def _follow(core: Any, note: Path, settings: ServeSettings) -> None:
+def _follow(core: Any, note: Path, settings: ServeSettings, parent: int) -> None:
     """Keep a worker at the model, and at the events, of the others: the note names the folder of the last reload."""
 
     def read() -> str:
@@ -263,7 +269,7 @@ def _follow(core: Any, note: Path, settings: ServeSettings) -> None:
             except Exception as error:
                 log.warning("a worker could not follow the others: %s", error)
 
-    known, parent = [""], os.getppid()
+    known = [""]
     follow()  # a worker that was started again after a reload
     core.on_reload = tell
     threading.Thread(target=watch, name="fastrec-follow", daemon=True).start()
