@@ -1,1 +1,1 @@
-"""Triton kernels, installed as ``fastrec.kernels``: one file an operator. None exists yet."""
+"""Triton kernels, installed as ``fastrec.kernels``: one file an operator. They import triton; nothing else does."""

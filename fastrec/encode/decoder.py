@@ -1,4 +1,4 @@
-"""Decoders over packed tokens in torch, float32: GPT-2, and Llama, Qwen and Mistral with rotary positions and GQA.
+"""Decoders over packed tokens in torch, CPU or CUDA: GPT-2, and Llama, Qwen and Mistral with rotary positions and GQA.
 
     T tokens, D width, H heads, d dimensions of a head
 
@@ -41,8 +41,9 @@ class PackedDecoder:
     def forward(self, tokens: PackedTokens) -> Tensor:
         """Hidden states behind the last norm, float32 [T, D]."""
         cu = tokens.cu_seqlens.astype(np.int64)
-        places_T = torch.from_numpy(np.arange(len(tokens.ids)) - np.repeat(cu[:-1], np.diff(cu)))
-        ids_T = torch.from_numpy(tokens.ids.astype(np.int64))
+        device = next(self._model.parameters()).device
+        places_T = torch.from_numpy(np.arange(len(tokens.ids)) - np.repeat(cu[:-1], np.diff(cu))).to(device)
+        ids_T = torch.from_numpy(tokens.ids.astype(np.int64)).to(device)
         return self._forward_gpt2(ids_T, places_T, cu) if self._gpt2 else self._forward_llama(ids_T, places_T, cu)
 
     def _forward_gpt2(self, ids_T: Tensor, places_T: Tensor, cu: Any) -> Tensor:

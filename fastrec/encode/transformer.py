@@ -3,9 +3,9 @@
     S sequences, T tokens, L longest sequence of a batch, D dimensions
 
 ``Transformer.forward`` is the seam for faster backends: it takes packed tokens. On a CPU the BERT family runs in C++
-(``native.py``; in torch where the native module is missing, ``bert.py``) and decoders in torch (``decoder.py``), both
-packed; other models, and CUDA for now, are padded for transformers. Whatever the weights were saved in, everything is
-float32, but for the linear layers where the settings say so.
+(``native.py``; on CUDA, and where the native module is missing, in torch: ``bert.py``) and decoders in torch
+(``decoder.py``), both packed; other models are padded for transformers. Whatever the weights were saved in, everything
+is float32, but for the linear layers where the settings say so.
 """
 
 import logging
@@ -49,25 +49,27 @@ class Transformer:
             self.packer = _packer(transformers, folder, settings)
         if model.config.is_encoder_decoder:
             model = model.get_encoder()
-        self._model = model.eval().requires_grad_(False).to(self.device)
+        self._model = model.eval().requires_grad_(False)
         self.native: NativeEncoder | None = None
         self.packed: PackedBert | PackedDecoder | None = None
         reason: str | None = "packing is off" if not packed else None
-        if packed and self.device.type == "cpu":
+        if packed:
             reason = families.reason_against(model)
             if reason is None:
                 weights = families.read(model)
-                if _native.missing_cpu() is None:
+                if self.device.type == "cpu" and _native.missing_cpu() is None:
                     how = (settings.precision, settings.pooling, settings.normalize)
                     self.native = NativeEncoder(weights, *how)
                 else:
-                    self.packed = PackedBert(weights)
+                    self.packed = PackedBert(weights, self.device)
                 self._model = None
             elif model.config.model_type in DECODERS:
                 reason = PackedDecoder.reason_against(model)
-                self.packed = PackedDecoder(model) if reason is None else None
+                self.packed = PackedDecoder(model.to(self.device)) if reason is None else None
             if reason is not None:
                 _tell(f"[encode] {folder} runs through transformers as it is, with padding ({reason})")
+        if self._model is not None:
+            self._model = self._model.to(self.device)
 
     def forward(self, tokens: PackedTokens) -> F32:
         """Pooled vectors, float32 [S, D], normalised where the folder says so."""
@@ -77,7 +79,8 @@ class Transformer:
             with self._lock, torch.inference_mode():
                 hidden_TD = self.packed.forward(tokens) if self.packed else self._padded(tokens)
                 how: Any = {"pooling": self.settings.pooling, "normalize": self.settings.normalize}
-                out = ops.pool_normalize(hidden_TD.cpu().numpy(), tokens.cu_seqlens, **how)
+                pooled = ops.pool_normalize(hidden_TD, tokens.cu_seqlens, **how)
+                out = np.asarray(pooled.cpu().numpy(), np.float32)
         if not np.isfinite(out).all():
             raise ArtifactError("[encode] the vectors are not finite: the weights of the model are damaged")
         return out

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastrec import ops
+from fastrec.ops import _arrays, _triton
+
 
 class _SampledSoftmax(torch.autograd.Function):
     """The gradients are computed with the loss, one set of negatives at a time: its logits stay in the cache."""
@@ -21,6 +24,11 @@ class _SampledSoftmax(torch.autograd.Function):
         scale: float,
     ) -> Tensor:  # fmt: skip
         T = len(states)
+        if _arrays.on_gpu(states) and _triton.missing() is None and states.shape[1] <= _triton.MOST["sampled_softmax"]:
+            loss, *grads = ops.sampled_softmax(states, wanted, others, targets, drawn, correction, scale=scale)
+            ctx.save_for_backward(*grads)
+            total: Tensor = loss.sum()
+            return total
         rows = -(-T // len(others))
         d_states, d_wanted, d_others = torch.empty_like(states), torch.empty_like(wanted), torch.zeros_like(others)
         total = states.new_zeros(())

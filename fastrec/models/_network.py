@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastrec import ops
+from fastrec.ops import _triton
 from fastrec.sequence import EPS, GAPS, STRENGTHS, feed_forward
 from fastrec.types import I64
 
@@ -29,6 +31,20 @@ class Group:
     S: int
     longest: int
     places: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Sequences for an attention that needs no rectangles. cu: int64 [S + 1], on the host"""
+
+    cu: I64
+
+
+def parts_of(lengths: I64, device: str) -> "list[Group] | Packed":
+    """What ``attention`` takes: rectangles, or where Triton runs the sequences as they are."""
+    if device == "cpu" or _triton.missing() is not None:
+        return groups(lengths, device)
+    return Packed(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
 def groups(lengths: I64, device: str = "cpu") -> list[Group]:
@@ -52,12 +68,16 @@ def groups(lengths: I64, device: str = "cpu") -> list[Group]:
     return found
 
 
-def attention(q: Tensor, kv: Tensor, heads: int, parts: list[Group]) -> Tensor:
+def attention(q: Tensor, kv: Tensor, heads: int, parts: list[Group] | Packed) -> Tensor:
     """Causal attention within every sequence, [T, D]."""
     D = q.shape[1]
+    if isinstance(parts, Packed):
+        one, key, value = (x.view(len(x), heads, D // heads) for x in (q, *kv.chunk(2, dim=1)))
+        out: Tensor = ops.attention_varlen(one, key, value, parts.cu, causal=True)
+        return out.reshape(len(q), D)
     if not parts:
         return torch.empty_like(q)
-    out = []
+    attended_by_group = []
     sizes = [g.last - g.first for g in parts]
     # split, not slices: the gradients of slices are full of zeros and have to be added up.
     for g, query, pair in zip(parts, torch.split(q, sizes), torch.split(kv, sizes), strict=True):
@@ -67,8 +87,17 @@ def attention(q: Tensor, kv: Tensor, heads: int, parts: list[Group]) -> Tensor:
         one, key, value = (a.reshape(g.S, g.longest, heads, D // heads).transpose(1, 2) for a in arrays)
         attended = functional.scaled_dot_product_attention(one, key, value, is_causal=True)
         attended = attended.transpose(1, 2).reshape(-1, D)
-        out.append(attended if g.places is None else attended.index_select(0, g.places))
-    return torch.cat(out) if len(out) != 1 else out[0]
+        attended_by_group.append(attended if g.places is None else attended.index_select(0, g.places))
+    return torch.cat(attended_by_group) if len(attended_by_group) != 1 else attended_by_group[0]
+
+
+def _swiglu(ab: Tensor, parts: list[Group] | Packed) -> Tensor:
+    """silu(a) * b for a beside b."""
+    if isinstance(parts, Packed):
+        out: Tensor = ops.swiglu(ab)
+        return out
+    a, b = ab.chunk(2, dim=1)
+    return functional.silu(a) * b
 
 
 class Dropout:
@@ -105,7 +134,7 @@ class Block(nn.Module):
         if backbone == "ligr":
             self.gate1, self.gate2 = nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, x: Tensor, parts: list[Group], drop: Dropout) -> Tensor:
+    def forward(self, x: Tensor, parts: list[Group] | Packed, drop: Dropout) -> Tensor:
         normed = self.norm1(x)
         if self.backbone == "sasrec":
             y = normed + drop(self.out(attention(self.q(normed), self.kv(x), self.heads, parts)))
@@ -114,8 +143,7 @@ class Block(nn.Module):
             return out
         attended = self.out(attention(self.q(normed), self.kv(normed), self.heads, parts))
         y = x + torch.sigmoid(self.gate1(x)) * drop(attended)
-        a, b = self.up(self.norm2(y)).chunk(2, dim=1)
-        out = y + torch.sigmoid(self.gate2(y)) * drop(self.down(functional.silu(a) * b))
+        out = y + torch.sigmoid(self.gate2(y)) * drop(self.down(_swiglu(self.up(self.norm2(y)), parts)))
         return out
 
 
@@ -126,7 +154,7 @@ class Gpt2Block(nn.Module):
         super().__init__()
         self.layer, self.heads = layer, heads
 
-    def forward(self, x: Tensor, parts: list[Group], drop: Dropout) -> Tensor:
+    def forward(self, x: Tensor, parts: list[Group] | Packed, drop: Dropout) -> Tensor:
         own = self.layer
         q, kv = own.attn.c_attn(own.ln_1(x)).split([x.shape[1], 2 * x.shape[1]], dim=1)
         y = x + drop(own.attn.c_proj(attention(q, kv, self.heads, parts)))
@@ -189,7 +217,7 @@ class Network(nn.Module):
         items: Tensor,
         rows: Tensor,
         places: Tensor,
-        parts: list[Group],
+        parts: list[Group] | Packed,
         gaps: Tensor,
         strengths: Tensor,
         drop: Dropout,

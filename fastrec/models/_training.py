@@ -18,7 +18,7 @@ from fastrec import config
 from fastrec.errors import BackendUnavailable, ConfigError
 from fastrec.models import _checkpoint
 from fastrec.models._loss import sampled_softmax
-from fastrec.models._network import Dropout, Network, groups
+from fastrec.models._network import Dropout, Network, parts_of
 from fastrec.models._sequences import Batch, Negatives, Sequences
 from fastrec.sequence import queries
 from fastrec.types import F32, I64, Embeddings, Interactions, SequenceSource
@@ -209,7 +209,7 @@ class _Run:
         rows, targets, places, gaps, strengths, negatives, log_expected = (
             torch.from_numpy(a).to(self.device) for a in (*arrays, drawn, expected)
         )
-        parts = groups(batch.lengths, self.device)
+        parts = parts_of(batch.lengths, self.device)
         with self._precision():
             states = self.network(items, rows, places, parts, gaps, strengths, Dropout(s.dropout, *seed, 1))
         return sampled_softmax(states.float(), items, targets, negatives, log_expected, s.temperature)

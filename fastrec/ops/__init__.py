@@ -10,11 +10,13 @@ from fastrec.ops.mmr import mmr
 from fastrec.ops.pack_items import PackedItems, pack_items
 from fastrec.ops.packed_linear import PackedLinear, pack_linear, packed_linear
 from fastrec.ops.pool_normalize import pool_normalize
+from fastrec.ops.sampled_softmax import sampled_softmax
 from fastrec.ops.score_pairs import score_pairs
 from fastrec.ops.score_std import score_std
 from fastrec.ops.score_topk import score_topk
 from fastrec.ops.segment_mean import segment_mean
 from fastrec.ops.sparse_score_std import sparse_score_std
+from fastrec.ops.swiglu import swiglu
 
 __all__ = [
     "add_layer_norm",
@@ -29,10 +31,12 @@ __all__ = [
     "PackedItems",
     "PackedLinear",
     "pool_normalize",
+    "sampled_softmax",
     "score_pairs",
     "score_std",
     "score_topk",
     "Screen",
     "segment_mean",
     "sparse_score_std",
+    "swiglu",
 ]

@@ -111,6 +111,16 @@ def _pool_normalize(rng: np.random.Generator, lengths: tuple[int, ...], D: int, 
     return (_vectors(rng, sum(lengths), D), _offsets(lengths)), {"pooling": pooling, "normalize": normalize}
 
 
+def _swiglu(rng: np.random.Generator, T: int, D: int) -> Any:
+    return (3 * _vectors(rng, T, 2 * D),), {}
+
+
+def _sampled_softmax(rng: np.random.Generator, T: int, S: int, K: int, D: int) -> Any:
+    parts = [_vectors(rng, n, D) / D**0.5 for n in (T, T, S * K)]
+    drawn = rng.integers(0, 9, (S, K))
+    return (*parts[:2], parts[2].reshape(S, K, D), rng.integers(0, 9, T), drawn, _vectors(rng, S, K)), {"scale": 5.0}
+
+
 def _packed_linear(rng: np.random.Generator, T: int, K: int, N: int, precision: str) -> Any:
     weights = pack_linear(_vectors(rng, N, K), _vectors(rng, 1, N)[0], precision=precision)
     return (_vectors(rng, T, K), weights), {}
@@ -125,9 +135,11 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "pack_items": _pack_items,
     "packed_linear": _packed_linear,
     "pool_normalize": _pool_normalize,
+    "sampled_softmax": _sampled_softmax,
     "score_pairs": _score_pairs,
     "score_std": _score_std,
     "score_topk": _score_topk,
     "segment_mean": _segment_mean,
     "sparse_score_std": _sparse_score_std,
+    "swiglu": _swiglu,
 }

@@ -132,15 +132,15 @@ def call(op: str, device: Any, **arguments: Any) -> None:
     if gap is not None:
         raise BackendUnavailable(op, "cuda", *gap)
     run: Callable[..., None] = getattr(RUNTIME.native(), op)
-    with _current(device):
+    with on(device):
         try:
             run(**arguments, stream=RUNTIME.stream(device))
         except RuntimeError as error:
             raise KernelError(f"[{op}] the CUDA kernel was not launched: {error}") from error
 
 
-def _current(device: Any) -> Any:
-    """A kernel goes to the current device, so the one of its arrays must be that."""
+def on(device: Any) -> Any:
+    """A context: a kernel goes to the current device, so the one of its arrays must be that."""
     import contextlib
 
     import torch

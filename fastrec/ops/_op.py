@@ -71,11 +71,12 @@ class Op:
             gap = candidate.missing()
             if gap is None:
                 return candidate.run
-            self._tell(f"[{self.name}] backend {name!r} is unavailable ({gap[0]}); falling back")
-        self._tell(f"[{self.name}] no backend for device {device!r} can run; using the slow reference")
+            self.tell(f"[{self.name}] backend {name!r} is unavailable ({gap[0]}); falling back")
+        self.tell(f"[{self.name}] no backend for device {device!r} can run; using the slow reference")
         return self.reference
 
-    def _tell(self, message: str) -> None:
+    def tell(self, message: str) -> None:
+        """Log a warning, once."""
         if message not in self._told:
             self._told.add(message)
             log.warning(message)

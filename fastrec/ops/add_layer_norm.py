@@ -7,7 +7,7 @@ import numpy as np
 
 from fastrec import _native, config
 from fastrec.errors import ConfigError, DataError
-from fastrec.ops import _arrays, _packed
+from fastrec.ops import _arrays, _packed, _triton
 from fastrec.ops._op import Backend, Op
 from fastrec.types import F32
 
@@ -47,8 +47,10 @@ def add_layer_norm(
     where = "add_layer_norm"
     if not (isinstance(eps, float) and 0 < eps < np.inf):
         raise ConfigError(f"[{where}] eps={eps!r}, expected a number above 0")
-    run = OP.choose(backend)
+    run, resident = _triton.choose(OP, backend, x)
     n_threads = config.threads(threads)
+    if resident:
+        return _resident(run, x, weight, shift, bias, residual, eps)
     matrix = _arrays.as_float_matrix(where, "x", x, backend)
     T, D = matrix.shape
     rows = [_arrays.as_float_vector(where, n, v, D, backend) for n, v in (("weight", weight), ("shift", shift))]
@@ -59,6 +61,15 @@ def add_layer_norm(
         if len(residual) != T:
             raise DataError(f"[{where}] residual has shape {residual.shape}, expected {matrix.shape}")
     return _packed.like(x, run(Problem(matrix, bias, residual, rows[0], rows[1], eps), n_threads))
+
+
+def _resident(run: Any, x: Any, weight: Any, shift: Any, bias: Any, residual: Any, eps: float) -> Any:
+    """The same for tensors on a device, which stay there."""
+    shapes = [None if a is None else tuple(a.shape) for a in (x, weight, shift, bias, residual)]
+    row = tuple(x.shape[1:])
+    if x.ndim != 2 or shapes[1:3] != [row, row] or shapes[3] not in (None, row) or shapes[4] not in (None, shapes[0]):
+        raise DataError(f"[add_layer_norm] shapes are {shapes}, expected [T, D], [D], [D], [D] or None, [T, D] or None")
+    return run(Problem(x, bias, residual, weight, shift, eps))
 
 
 def add_layer_norm_reference(p: Problem, threads: int = 1) -> F32:
@@ -106,6 +117,7 @@ OP = Op(
     backends={
         "cpu": Backend(_cpu, "cpu", _native.missing_cpu),
         "torch": Backend(_torch, "cpu", _packed.missing_torch),
+        "triton": Backend(_triton.add_layer_norm, "cuda", _triton.missing),
     },
     cases=[
         {"T": t, "D": d, "bias": bias, "residual": residual}

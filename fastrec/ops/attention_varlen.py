@@ -7,7 +7,7 @@ import numpy as np
 
 from fastrec import _native, config
 from fastrec.errors import ConfigError, DataError
-from fastrec.ops import _arrays, _packed
+from fastrec.ops import _arrays, _packed, _triton
 from fastrec.ops._op import Backend, Op
 from fastrec.types import F32, I64
 
@@ -39,6 +39,8 @@ def attention_varlen(
 ) -> Any:
     """softmax(scale * q k' + relative) v within every sequence, [T, H, d] in the dtype of q.
 
+    On a GPU it is differentiable in q, k and v.
+
     q: [T, H, d], numpy or torch, float32 or bfloat16 (computed in float32); slices of [T, 3, H, d] are read in place
     k, v: [T, H_kv, d]; H is a multiple of H_kv, and H / H_kv neighbouring heads of q share one of k and v
     cu_seqlens: integers [S+1], sequence s has the tokens cu_seqlens[s] .. cu_seqlens[s + 1] - 1
@@ -50,15 +52,20 @@ def attention_varlen(
     infinity are passed on.
     """
     where = "attention_varlen"
-    run = OP.choose(backend)
+    run, resident = _triton.choose(OP, backend, q)
     n_threads = config.threads(threads)
-    arrays = [_packed.heads(where, name, x, backend) for name, x in (("q", q), ("k", k), ("v", v))]
+    arrays = (
+        [q, k, v] if resident else [_packed.heads(where, n, x, backend) for n, x in zip("qkv", (q, k, v), strict=True)]
+    )
+    if resident and (any(x.ndim != 3 for x in arrays) or len({x.dtype for x in arrays}) > 1):
+        kinds = ", ".join(f"{x.dtype} {tuple(x.shape)}" for x in arrays)
+        raise DataError(f"[{where}] q, k, v are {kinds}, expected [T, H, d] and one dtype")
     T, H, d = arrays[0].shape
     kv = arrays[1].shape
     if kv != arrays[2].shape or kv[0] != T or kv[2] != d or d == 0 or kv[1] == 0 or H % kv[1]:
-        shapes = ", ".join(str(a.shape) for a in arrays)
+        shapes = ", ".join(str(tuple(a.shape)) for a in arrays)
         raise DataError(f"[{where}] q, k, v have shapes {shapes}, expected [T, H, d] and twice [T, H / n, d]")
-    if arrays[1].strides != arrays[2].strides:
+    if not resident and arrays[1].strides != arrays[2].strides:
         arrays[1:] = [np.ascontiguousarray(a) for a in arrays[1:]]
     cu = _packed.offsets(where, cu_seqlens, T, backend)
     scale = d**-0.5 if scale is None else float(scale)
@@ -69,7 +76,8 @@ def attention_varlen(
         longest = int(np.diff(cu).max(initial=0))
         if len(relative) != H or relative.shape[1] % 2 == 0 or relative.shape[1] < 2 * longest - 1:
             raise DataError(f"[{where}] relative has shape {relative.shape}, expected [{H}, 2 R - 1], R >= {longest}")
-    return _packed.like(q, run(Problem(arrays[0], arrays[1], arrays[2], cu, bool(causal), scale, relative), n_threads))
+    out = run(Problem(arrays[0], arrays[1], arrays[2], cu, bool(causal), scale, relative), n_threads)
+    return out if resident else _packed.like(q, out)
 
 
 def attention_varlen_reference(p: Problem, threads: int = 1) -> F32:
@@ -146,6 +154,7 @@ OP = Op(
     backends={
         "cpu": Backend(_cpu, "cpu", _native.missing_cpu),
         "torch": Backend(_torch, "cpu", _packed.missing_torch),
+        "triton": Backend(_triton.attention_varlen, "cuda", _triton.missing),
     },
     cases=[
         {"lengths": lengths, "H": h, "H_kv": h_kv, "d": d, "causal": causal, "relative": relative}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from fastrec import _native, config
-from fastrec.errors import ConfigError
-from fastrec.ops import _arrays, _packed
+from fastrec.errors import ConfigError, DataError
+from fastrec.ops import _arrays, _packed, _triton
 from fastrec.ops._op import Backend, Op
 from fastrec.types import F32
 
@@ -37,8 +37,12 @@ def bias_gelu(x: Any, bias: Any = None, *, kind: str = "erf", backend: str = "au
     where = "bias_gelu"
     if kind not in KINDS:
         raise ConfigError(f"[{where}] kind={kind!r}, expected one of {', '.join(KINDS)}")
-    run = OP.choose(backend)
+    run, resident = _triton.choose(OP, backend, x)
     n_threads = config.threads(threads)
+    if resident:
+        if x.ndim != 2 or (bias is not None and tuple(bias.shape) != (x.shape[1],)):
+            raise DataError(f"[{where}] x has shape {tuple(x.shape)}, expected [T, D] and a bias [D]")
+        return run(Problem(x, bias, kind))
     matrix = _arrays.as_float_matrix(where, "x", x, backend)
     if bias is not None:
         bias = _arrays.as_float_vector(where, "bias", bias, matrix.shape[1], backend)
@@ -84,6 +88,7 @@ OP = Op(
     backends={
         "cpu": Backend(_cpu, "cpu", _native.missing_cpu),
         "torch": Backend(_torch, "cpu", _packed.missing_torch),
+        "triton": Backend(_triton.bias_gelu, "cuda", _triton.missing),
     },
     cases=[
         {"T": t, "D": d, "bias": bias, "kind": kind}

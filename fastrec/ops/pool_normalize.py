@@ -7,7 +7,7 @@ import numpy as np
 
 from fastrec import _native, config
 from fastrec.errors import ConfigError, DataError
-from fastrec.ops import _arrays, _packed
+from fastrec.ops import _arrays, _packed, _triton
 from fastrec.ops._op import Backend, Op
 from fastrec.types import F32, I64
 
@@ -46,13 +46,16 @@ def pool_normalize(
     where = "pool_normalize"
     if pooling not in KINDS:
         raise ConfigError(f"[{where}] pooling={pooling!r}, expected one of {', '.join(KINDS)}")
-    run = OP.choose(backend)
+    run, resident = _triton.choose(OP, backend, x)
     n_threads = config.threads(threads)
-    matrix = _arrays.as_float_matrix(where, "x", x, backend)
+    if resident and x.ndim != 2:
+        raise DataError(f"[{where}] x has shape {tuple(x.shape)}, expected [T, D]")
+    matrix = x if resident else _arrays.as_float_matrix(where, "x", x, backend)
     cu = _packed.offsets(where, cu_seqlens, len(matrix), backend)
     if (np.diff(cu) == 0).any():
         raise DataError(f"[{where}] sequence {int(np.argmin(np.diff(cu)))} is empty, expected at least one row")
-    return _packed.like(x, run(Problem(matrix, cu, pooling, bool(normalize)), n_threads))
+    out = run(Problem(matrix, cu, pooling, bool(normalize)), n_threads)
+    return out if resident else _packed.like(x, out)
 
 
 def pool_normalize_reference(p: Problem, threads: int = 1) -> F32:
@@ -99,6 +102,7 @@ OP = Op(
     backends={
         "cpu": Backend(_cpu, "cpu", _native.missing_cpu),
         "torch": Backend(_torch, "cpu", _packed.missing_torch),
+        "triton": Backend(_triton.pool_normalize, "cuda", _triton.missing),
     },
     cases=[
         {"lengths": lengths, "D": d, "pooling": pooling, "normalize": normalize}

@@ -1,0 +1,196 @@
+"""The rungs of scripts/check-gpu, and the line that says what was proven.
+
+    python tests/gpu/ladder.py [RUNG ...] [--update-budgets]
+
+cuda      nvcc with all warnings and spills as errors, for every architecture and PTX; budgets
+triton    Triton kernels ahead of time through their wrappers, for the same; budgets
+simt      CUDA kernels in the emulator: ASan and UBSan, TSan, over scheduling seeds
+engines   Triton kernels on the interpreter and on ttsem
+mutants   broken kernels, which the tests must notice
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mutate
+import ptxas_budget
+import simt_build
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+ARCHS = (80, 86, 89, 90, 100)
+BUDGETS = HERE / "budgets.json"
+SEEDS = {"asan": (0, 19), "tsan": (0, 19)}
+JOBS = os.cpu_count() or 1
+
+
+class Failed(Exception):
+    """A rung does not hold."""
+
+
+def run(command, **options):
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT, **options)
+    if done.returncode != 0:
+        raise Failed(f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def parallel(jobs):
+    """The results of functions without arguments, in their order."""
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        return [f.result() for f in [pool.submit(job) for job in jobs]]
+
+
+def cuda(budgets):
+    sources = sorted((ROOT / "csrc").glob("*_cuda.cu"))
+
+    def one(source, arch):
+        return [(row, arch) for row in ptxas_budget.budget_of_cu(source, arch)]
+
+    def ptx(source):
+        run(
+            ["nvcc", "-std=c++17", "-O3", "-Werror=all-warnings", "-arch=compute_100", "-ptx", source, "-o", os.devnull]
+        )
+
+    found = [x for part in parallel([lambda s=s, a=a: one(s, a) for s in sources for a in ARCHS]) for x in part]
+    parallel([lambda s=s: ptx(s) for s in sources])
+    for row, arch in found:
+        budgets[f"cuda {row['name']}"] = budgets.get(f"cuda {row['name']}", {}) | {str(arch): limits(row, arch, 128)}
+    return len({row["name"] for row, _ in found}), len(found)
+
+
+def limits(row, arch, threads):
+    smem = row["static_smem"] + row.get("dynamic_smem", 0)
+    return {
+        "registers": row["registers"],
+        "smem": smem,
+        "spills": row["spill_stores"] + row["spill_loads"] + row["stack"],
+        "occupancy": round(ptxas_budget.occupancy(row["registers"], smem, threads, arch), 3),
+    }
+
+
+def triton(budgets):
+    def one(arch):
+        return json.loads(run([sys.executable, HERE / "triton_aot.py", str(arch)]).splitlines()[-1])
+
+    names, n = set(), 0
+    for arch, rows in zip(ARCHS, parallel([lambda a=a: one(a) for a in ARCHS]), strict=True):
+        for row in rows:
+            key = f"triton {row['name']} {row['variant']}"
+            names.add(row["name"])
+            n += 1
+            budgets[key] = budgets.get(key, {}) | {str(arch): limits(row, arch, row["threads"])}
+    return len(names), n
+
+
+def compare(found, update):
+    """Budgets against those of the repository."""
+    spilling = [f"{k} sm_{a}" for k, archs in found.items() for a, row in archs.items() if row["spills"]]
+    if spilling:
+        raise Failed("spills: " + ", ".join(spilling))
+    version = ptxas_budget.version()
+    if update:
+        kept = json.loads(BUDGETS.read_text())["kernels"] if BUDGETS.exists() else {}
+        kinds = {k.split()[0] for k in found}
+        kept = {k: v for k, v in kept.items() if k.split()[0] not in kinds} | found
+        lines = ",\n".join(f" {json.dumps(k)}: {json.dumps(kept[k], sort_keys=True)}" for k in sorted(kept))
+        BUDGETS.write_text(f'{{"ptxas": {json.dumps(version)}, "kernels": {{\n{lines}\n}}}}\n')
+        return
+    known = json.loads(BUDGETS.read_text())
+    # Another release of ptxas allocates a little differently.
+    slack = 0 if known["ptxas"] == version else 16
+    wrong = []
+    for kernel, archs in found.items():
+        for arch, row in archs.items():
+            was = known["kernels"].get(kernel, {}).get(arch)
+            if was is None:
+                wrong.append(f"{kernel} sm_{arch} is not in the budgets")
+            elif row["registers"] > was["registers"] + slack or row["smem"] > was["smem"]:
+                wrong.append(f"{kernel} sm_{arch}: {row}, budget {was}")
+            elif slack == 0 and row["occupancy"] < was["occupancy"]:
+                wrong.append(f"{kernel} sm_{arch}: occupancy {row['occupancy']}, budget {was['occupancy']}")
+    kinds = {k.split()[0] for k in found}
+    wrong += [f"{k} is gone" for k in known["kernels"] if k.split()[0] in kinds and k not in found]
+    if wrong:
+        raise Failed("budgets (scripts/check-gpu cuda triton --update-budgets sets them anew):\n" + "\n".join(wrong))
+
+
+def simt():
+    """(cases, seeds) of every kernel under every sanitizer."""
+    simt_build.emulator(parallel)
+    binaries = parallel([lambda k=k, s=s: simt_build.binary(k, s) for k in simt_build.KERNELS for s in SEEDS])
+    names = [(k, s) for k in simt_build.KERNELS for s in SEEDS]
+
+    def one(path, first, last):
+        out = run([path, str(first), str(last)], env=os.environ | {"TSAN_OPTIONS": "halt_on_error=1"})
+        return int(re.search(r"(\d+) cases passed", out)[1])
+
+    jobs = []
+    for path, (_, sanitizer) in zip(binaries, names, strict=True):
+        first, last = SEEDS[sanitizer]
+        spans = [(a, min(a + 4, last)) for a in range(first, last + 1, 5)]
+        jobs += [lambda p=path, span=span: one(p, *span) for span in spans]
+    return sum(parallel(jobs)), min(last - first + 1 for first, last in SEEDS.values())
+
+
+def engines():
+    """Tests that passed on each engine."""
+    tests = ["pytest", "-q", "-p", "no:cacheprovider", "tests/gpu/test_triton_kernels.py"]
+    commands = [
+        ([sys.executable, "-m", *tests], {"TRITON_INTERPRET": "1"}),
+        ([sys.executable, "-m", "ttsem.sanitize", *tests], {}),
+    ]
+    outputs = parallel([lambda c=c, e=e: run(c, env=os.environ | e | mutate.ONE_THREAD) for c, e in commands])
+    counts = []
+    for out in outputs:
+        if re.search(r"\d+ (failed|skipped|error)", out):
+            raise Failed(out[-4000:])
+        counts.append(int(re.search(r"(\d+) passed", out)[1]))
+    return counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rungs", nargs="*", choices=["cuda", "triton", "simt", "engines", "mutants", []])
+    parser.add_argument("--update-budgets", action="store_true")
+    args = parser.parse_args()
+    rungs = args.rungs or ["cuda", "triton", "simt", "engines", "mutants"]
+    said, begin = [], time.monotonic()
+    budgets = {}
+    try:
+        for rung in rungs:
+            start = time.monotonic()
+            if rung in ("cuda", "triton"):
+                n_kernels, n = (cuda if rung == "cuda" else triton)(budgets)
+                text = f"{rung}: {n_kernels} kernels, {n} variants x architectures compiled"
+            elif rung == "simt":
+                cases, seeds = simt()
+                text = f"simt: {cases} cases passed over {seeds} seeds and 2 sets of sanitizers"
+            elif rung == "engines":
+                text = "engines: {} tests on the interpreter, {} on ttsem".format(*engines())
+            else:
+                killed, made, least = mutate.main(JOBS)
+                text = f"mutants: {killed} killed of {made} made, at least {least} a kernel"
+                if killed != made:
+                    raise Failed(text)
+            said.append(text)
+            print(f"{text} ({time.monotonic() - start:.0f} s)", flush=True)
+            if budgets and rung == [r for r in rungs if r in ("cuda", "triton")][-1]:
+                compare(budgets, args.update_budgets)
+                said.append(f"budgets: {sum(map(len, budgets.values()))} held, spills = 0")
+    except (Failed, AssertionError) as error:
+        print(f"check-gpu: FAILED\n{error}", file=sys.stderr)
+        return 1
+    print(f"check-gpu: ok in {time.monotonic() - begin:.0f} s\n  " + "\n  ".join(said))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Break a kernel on purpose, many ways, and see that the tests notice every one.
+
+    python tests/gpu/mutate.py [KERNEL ...]
+
+A mutant is one text replacement that matches exactly once. It is killed when an engine fails: a wrong value, a NaN that
+was left in an output, a sanitizer's report, a fault of the emulator, a time-out. What computes the same is no mutant (a
+looser bound where a mask does the work): it teaches nothing and never dies. Tables: mutants_cuda.py, mutants_triton.py.
+"""
+
+import concurrent.futures
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import simt_build
+from mutants_cuda import CUDA
+from mutants_triton import TESTS, TRITON
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TIMEOUT_S = 240
+#: Small arrays: more threads only wait for each other.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+#: What says why a run failed, in the words of the tool that noticed.
+REASON = re.compile(
+    r"simt: (?!  ).*|FAILED .*\(\S+:\d+\)|SUMMARY: .*|.*runtime error: .*|E  +\S.*|Fatal Python error.*"
+)
+#: First sanitizer, and seeds; the second sees what the first lets pass.
+ENGINES = {"asan": "0 3", "tsan": "0 2"}
+
+
+def why_fails(command, **options):
+    """None when the command passes, else the first line that gives a reason."""
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_S, cwd=ROOT, **options
+        )
+    except subprocess.TimeoutExpired:
+        return "time-out"
+    if done.returncode == 0:
+        return None
+    text = done.stdout.decode(errors="replace")
+    found = REASON.search(text)
+    return found[0].strip() if found else f"exit status {done.returncode}: {text[-200:]}"
+
+
+def sources_of(kernel):
+    """Files that the mutants of a kernel change."""
+    if kernel in CUDA:
+        return [
+            ROOT / "csrc" / name for name in (f"{kernel}_cuda.cu", "topk_keys.cuh", "mma_tile.cuh", "cuda_utils.cuh")
+        ]
+    return [ROOT / "kernels" / f"{kernel}.py"]
+
+
+def mutated(kernel, old, new):
+    """(file, its text with the replacement)"""
+    matches = [(path, path.read_text()) for path in sources_of(kernel)]
+    matches = [(path, text) for path, text in matches if old in text]
+    assert len(matches) == 1 and matches[0][1].count(old) == 1, f"{kernel}: {old!r} does not match exactly once"
+    path, text = matches[0]
+    return path, text.replace(old, new)
+
+
+def run_cuda(kernel, old, new, folder):
+    path, text = mutated(kernel, old, new)
+    (folder / path.name).write_text(text)
+    source = folder / f"{kernel}_cuda.cu"
+    if not source.exists():  # the change is in a header, which is found beside the source first
+        source.write_text((ROOT / "csrc" / source.name).read_text())
+    for sanitizer, seeds in ENGINES.items():
+        program = simt_build.binary(kernel, sanitizer, source, folder / sanitizer)
+        # halt at the first report: a run with a thousand races would take minutes to print them
+        env = os.environ | {"TSAN_OPTIONS": "halt_on_error=1"}
+        reason = why_fails([program, *seeds.split()], env=env)
+        if reason:
+            return sanitizer, reason
+    return None
+
+
+def run_triton(kernel, old, new, folder):
+    path, text = mutated(kernel, old, new)
+    mutant = folder / path.name
+    mutant.write_text(text)
+    tests = ["-x", "-q", "-p", "no:cacheprovider", "-p", "mutant_plugin", "tests/gpu/test_triton_kernels.py"]
+    tests += ["-k", TESTS[kernel]]
+    env = os.environ | ONE_THREAD | {"MUTANT_FILE": str(mutant), "PYTHONPATH": str(HERE)}
+    for engine in ("interpreter", "ttsem"):
+        if engine == "ttsem":
+            reason = why_fails([sys.executable, "-m", "ttsem.sanitize", "pytest", *tests], env=env)
+        else:
+            reason = why_fails([sys.executable, "-m", "pytest", *tests], env=env | {"TRITON_INTERPRET": "1"})
+        if reason:
+            return engine, reason
+    return None
+
+
+def main(jobs, wanted=()):
+    """(killed, made, fewest of a kernel); prints why each died."""
+    todo = [(k, *m, run_cuda) for k, ms in CUDA.items() for m in ms]
+    todo += [(k, *m, run_triton) for k, ms in TRITON.items() for m in ms]
+    todo = [t for t in todo if not wanted or t[0] in wanted]
+    for kernel, _, old, new, _ in todo:
+        mutated(kernel, old, new)
+    killed = 0
+    with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        simt_build.emulator(lambda parts: [part() for part in parts])
+        for kernel in CUDA:
+            for sanitizer in ENGINES:
+                simt_build.test_object(kernel, sanitizer)
+
+        def one(number):
+            kernel, _, old, new, run = todo[number]
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            return run(kernel, old, new, folder)
+
+        for (kernel, name, *_), result in zip(todo, pool.map(one, range(len(todo))), strict=True):
+            killed += result is not None
+            said = "SURVIVED" if result is None else f"killed by {result[0]}: {result[1][:110]}"
+            print(f"  {kernel}: {name}: {said}", flush=True)
+    kernels = [t[0] for t in todo]
+    return killed, len(todo), min((kernels.count(k) for k in set(kernels)), default=0)
+
+
+if __name__ == "__main__":
+    counts = main(os.cpu_count() or 1, sys.argv[1:])
+    print(f"{counts[0]} of {counts[1]} mutants killed")
+    sys.exit(counts[0] != counts[1])

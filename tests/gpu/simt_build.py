@@ -1,0 +1,55 @@
+"""The tests of the CUDA kernels as programs, one for each sanitizer."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from emulator import FLAGS, KERNELS, ROOT, SIMT, digest, sources
+
+#: Flags of kernel and test, and of the emulator, which is never built with -fsanitize=thread.
+SANITIZERS = {
+    "asan": (["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], ["-DSIMT_ASAN"]),
+    "tsan": (["-fsanitize=thread"], ["-DSIMT_TSAN"]),
+}
+FOLDER = ROOT / "build" / "simt"
+
+
+def compile_once(path, command):
+    """Run a compiler unless its result is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        done = subprocess.run([*command, "-o", part], text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        part.rename(path)
+    return path
+
+
+def emulator_object(sanitizer):
+    flags, define = SANITIZERS[sanitizer]
+    flags = [*define, *(flags if sanitizer == "asan" else [])]
+    name = digest([SIMT / "simt.cpp", SIMT / "simt.hpp"], flags)
+    return compile_once(FOLDER / f"simt.{name}.o", ["g++", *FLAGS, *flags, "-c", SIMT / "simt.cpp"])
+
+
+def test_object(kernel, sanitizer):
+    flags, _ = SANITIZERS[sanitizer]
+    source = SIMT / f"test_{kernel}.cpp"
+    return compile_once(FOLDER / f"{source.stem}.{digest(sources(), flags)}.o", ["g++", *FLAGS, *flags, "-c", source])
+
+
+def emulator(parallel):
+    """Build what all share."""
+    parallel([lambda s=s: emulator_object(s) for s in SANITIZERS])
+
+
+def binary(kernel, sanitizer, source=None, path=None):
+    """The program that tests a kernel, or the mutant of it in ``source``."""
+    flags, _ = SANITIZERS[sanitizer]
+    source = Path(source or ROOT / "csrc" / f"{kernel}_cuda.cu")
+    path = path or FOLDER / f"{kernel}.{sanitizer}.{digest(sources(), flags)}"
+    objects = [emulator_object(sanitizer), test_object(kernel, sanitizer)]
+    return compile_once(path, ["g++", *FLAGS, *flags, "-x", "c++", source, "-x", "none", *objects])
+
+
+__all__ = ["FOLDER", "KERNELS", "SANITIZERS", "binary", "emulator", "emulator_object", "test_object"]

@@ -1,0 +1,79 @@
+"""The guards around FAISS on a GPU, on a stand-in that behaves as FAISS does without one."""
+
+import importlib.metadata
+import importlib.util
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from fastrec.errors import BackendUnavailable, ConfigError
+from fastrec.retrieve import faiss_gpu
+
+
+class GpuIndexFlat:
+    def __init__(self, ntotal=0):
+        self.ntotal = ntotal
+
+    def search(self, queries, k, params=None):
+        return ("scores", params)
+
+
+class IndexFlat(GpuIndexFlat):
+    pass
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """faiss with one GPU, as the wheel faiss-gpu-cu12."""
+    module = SimpleNamespace(StandardGpuResources=object, get_num_gpus=lambda: 1)
+    module.index_cpu_to_all_gpus = lambda index: GpuIndexFlat(index.ntotal if module.get_num_gpus() else 0)
+    module.SearchParameters = lambda sel: ("params", sel)
+    installed = {"faiss-gpu-cu12"}
+
+    def version(name):
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setitem(sys.modules, "faiss", module)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    module.installed = installed
+    return module
+
+
+def test_an_index_goes_to_the_gpu(fake):
+    assert faiss_gpu.missing() is None
+    assert faiss_gpu.to_gpu(IndexFlat(7)).ntotal == 7
+
+
+def test_without_a_gpu_there_is_no_silent_empty_index(fake):
+    fake.get_num_gpus = lambda: 0
+    with pytest.raises(BackendUnavailable, match=r"faiss finds no GPU\. Remedy: check the driver"):
+        faiss_gpu.to_gpu(IndexFlat(7))
+
+
+def test_an_index_that_arrives_empty_is_an_error(fake):
+    fake.index_cpu_to_all_gpus = lambda index: GpuIndexFlat(0)
+    with pytest.raises(BackendUnavailable, match="holds 0 of 7 vectors"):
+        faiss_gpu.to_gpu(IndexFlat(7))
+
+
+def test_a_build_for_the_cpu(fake):
+    del fake.StandardGpuResources
+    with pytest.raises(BackendUnavailable, match="built for the CPU"):
+        faiss_gpu.to_gpu(IndexFlat(7))
+
+
+def test_both_wheels_at_once(fake):
+    fake.installed.add("faiss-cpu")
+    with pytest.raises(BackendUnavailable, match="faiss-cpu and faiss-gpu-cu12 are both installed"):
+        faiss_gpu.to_gpu(IndexFlat(7))
+
+
+def test_a_selector_that_a_gpu_would_ignore(fake):
+    with pytest.raises(ConfigError, match=r"\[retrieve\] selector is object, which GpuIndexFlat ignores"):
+        faiss_gpu.search(GpuIndexFlat(7), None, 3, selector=object())
+    assert faiss_gpu.search(GpuIndexFlat(7), None, 3) == ("scores", None)
+    assert faiss_gpu.search(IndexFlat(7), None, 3, selector="s") == ("scores", ("params", "s"))
