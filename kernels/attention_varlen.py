@@ -272,7 +272,7 @@ def _attention_backward_kv(
 
 
 def tile_of(dtype: torch.dtype, block_d: int) -> tuple[int, int]:
-    """(BLOCK_M, BLOCK_N) forward: the largest that spill no register on any GPU that we compile for."""
+    """(BLOCK_M, BLOCK_N) forward: meant to spill no register; docs/gpu.md says where they still do."""
     if dtype == torch.float32:
         return (32, 32) if block_d <= 128 else (16, 16)
     return (64, 64) if block_d <= 64 else (64, 32) if block_d <= 128 else (32, 32)

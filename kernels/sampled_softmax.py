@@ -144,7 +144,7 @@ def _sampled_softmax_others(
 
 
 def tile_of(dtype: torch.dtype, block_d: int) -> tuple[int, int]:
-    """(BLOCK_M, BLOCK_N): the largest that spill no register on any GPU that we compile for."""
+    """(BLOCK_M, BLOCK_N): meant to spill no register; docs/gpu.md says where they still do."""
     if dtype == torch.float32:
         return (32, 32) if block_d <= 64 else (16, 16)
     return (64, 32) if block_d <= 64 else (32, 32) if block_d <= 128 else (16, 16)
