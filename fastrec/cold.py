@@ -7,6 +7,7 @@ Shape legend: N fitted items, n new ones, whose rows are N .. N + n - 1.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -84,11 +85,14 @@ def _at(source: DenseSource, fresh: Fresh, rows: I32) -> DenseSource:
     vectors = gather(source, fresh, rows)
     if not isinstance(source, TextSource):
         return dataclasses.replace(source, vectors=vectors)
+    return dataclasses.replace(source, vectors=vectors, titles=titles(source, fresh, rows.tolist()))
+
+
+def titles(source: TextSource, fresh: Fresh | None, rows: Sequence[int]) -> tuple[str, ...]:
+    """What a text source writes for these items, fitted or new."""
     n = len(source.titles)
-    titles = tuple(
-        source.titles[row] if row < n else shortened(fresh.texts[row - n], source.characters) for row in rows.tolist()
-    )
-    return dataclasses.replace(source, vectors=vectors, titles=titles)
+    later = () if fresh is None else fresh.texts
+    return tuple(source.titles[row] if row < n else shortened(later[row - n], source.characters) for row in rows)
 
 
 def queries(features: Features, histories: Interactions) -> Queries:

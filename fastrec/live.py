@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fastrec import arguments, cold, data, encode, incoming
+from fastrec import arguments, cold, data, encode, incoming, usertext
 from fastrec.data.clean import strength
 from fastrec.errors import ArtifactError, ConfigError
 from fastrec.fresh import fresh_items, joined
@@ -29,6 +29,7 @@ from fastrec.state import Settings, State
 from fastrec.store import EventStore, Record
 from fastrec.trend import Trend
 from fastrec.types import BiasSource, Catalog, Embeddings, Features
+from fastrec.usertext import TextSource
 
 log = logging.getLogger("fastrec")
 
@@ -145,11 +146,23 @@ class Live:
             else:
                 deleted, version = self._store.erase(listed, note)
                 self._catch_up(version - 1)
-            rows = self.state.users.rows(listed)
-            counts = self._erase(sorted({int(r) for r in rows if r >= 0}), version)
+            rows = sorted({int(r) for r in self.state.users.rows(listed) if r >= 0})
+            texts = self._written(rows)
+            counts = self._erase(rows, version)
+        if texts and hasattr(self._encoder, "forget"):
+            self._encoder.forget(texts)
         if self._store is not None:
             self._store.compact()
         return {**counts, "records": deleted}
+
+    def _written(self, rows: Sequence[int]) -> list[str]:
+        """The texts of these users that the cache of the encoder may hold vectors of."""
+        texts: set[str] = set()
+        for source in (s for s in self.state.sources if isinstance(s, TextSource)):
+            for history in map(self.state.histories.user, rows):
+                liked = history.items[history.weights > 0].tolist()
+                texts.update(usertext.windows(cold.titles(source, self.state.fresh, liked), source.last))
+        return sorted(texts - {""})
 
     def _write(self, records: Sequence[Record]) -> dict[str, int]:
         """Make records durable, then apply them and all that stands before them in the log."""

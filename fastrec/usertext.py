@@ -10,7 +10,7 @@ map of the item vectors by place that comes nearest to the vectors read,
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,9 +52,14 @@ def written(titles: Sequence[str], histories: Interactions, last: int) -> list[s
     return out
 
 
-def joined(titles: Sequence[str], items: Sequence[int]) -> str:
+def joined(titles: Sequence[str], items: Iterable[int]) -> str:
     """The text of these items, in their order."""
     return "; ".join(filter(None, (titles[item] for item in items)))
+
+
+def windows(titles: Sequence[str], last: int) -> list[str]:
+    """Every text that may have been written for a history of entries with these titles while it grew."""
+    return [joined(titles, range(max(0, end - last), end)) for end in range(1, len(titles) + 1)]
 
 
 def shortened(text: str, characters: int) -> str:

@@ -1,6 +1,7 @@
 """Pseudonyms, encryption at rest, k-anonymous statistics, and training that tells little about one user."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -8,7 +9,7 @@ import pytest
 from helpers import everything, hash_encoder, interactions
 
 from fastrec import ArtifactError, ConfigError, DataError, Recommender, load
-from fastrec.models import Als, PrivateAls
+from fastrec.models import Als, PrivateAls, UserText
 from fastrec.privacy import Pseudonyms, item_statistics, membership_auc, new_key, read_key
 
 KEY = bytes(range(32))
@@ -170,3 +171,27 @@ def test_the_report_says_what_was_spent(events, items, tmp_path):
     for bad in ({"epsilon": 0}, {"delta": 1.0}, {"factors": 0}, {"most_items": 1.5}, {"decay": -1}):
         with pytest.raises(ConfigError, match=next(iter(bad))):
             PrivateAls(**bad)
+
+
+def test_erasing_a_user_takes_the_vectors_of_his_texts_out_of_the_cache(events, items):
+    class Spy:
+        """An encoder that notes what it is to forget."""
+
+        forgotten: ClassVar[list[str]] = []
+
+        def __call__(self, texts):
+            return hash_encoder(texts)
+
+        def forget(self, texts):
+            self.forgotten += texts
+
+    models = ["popularity", UserText(last=2)]
+    rec = Recommender(encoder=hash_encoder, models=models, weights="equal", progress=False).fit(events, items)
+    rec._live._encoder = Spy()
+    titles = dict(zip(items["item_id"], items["title"], strict=True))
+    mine = events.filter(events["user_id"] == "u1").sort("timestamp")["item_id"].to_list()
+    rec.erase_users(["u1", "nobody"])
+    assert all(text.count("; ") < 2 for text in Spy.forgotten)
+    assert len(Spy.forgotten) == len(mine)
+    assert any(text.startswith(titles[mine[0]]) and "; " not in text for text in Spy.forgotten)
+    assert any(titles[mine[-1]] in text and titles[mine[-2]] in text for text in Spy.forgotten)
