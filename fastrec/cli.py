@@ -175,7 +175,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     reader = argparse.Namespace(**{**vars(args), "models": "popularity"})
     rec = _recommender(reader).fit(args.events, args.items, knowledge=args.knowledge, goal=SPLITS[args.split])
     result = evaluation.evaluate(
-        rec._state, settings, None, split=args.split, k=args.k, per_model=True, ladder=args.ladder
+        rec._live.state, settings, None, split=args.split, k=args.k, per_model=True, ladder=args.ladder
     )
     if args.json:
         result.to_json(args.json)

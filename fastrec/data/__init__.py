@@ -10,10 +10,10 @@ __all__ = [
     "Cleaned",
     "Columns",
     "DEFAULT_EVENT_WEIGHTS",
-    "event_rows",
     "GrownVocab",
-    "new_items",
     "Vocab",
     "clean",
+    "event_rows",
+    "new_items",
     "read",
 ]

@@ -10,6 +10,7 @@ import tempfile
 import time
 
 import pytest
+from helpers import hash_encoder
 
 from fastrec import Recommender
 from fastrec.serve import ServeSettings, app
@@ -123,6 +124,12 @@ def asgi():
         return asyncio.run(one())
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def rec(events, items):
+    """The fitted model with every source, for this folder alone: some of its tests write."""
+    return Recommender(encoder=hash_encoder).fit(events, items)
 
 
 @pytest.fixture(scope="session")

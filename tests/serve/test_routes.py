@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from helpers import hash_encoder
 
+from fastrec import Recommender
 from fastrec.serve import ServeSettings, app
 
 
@@ -237,3 +239,26 @@ def test_the_page_and_docs_ask_nobody_else(asgi, made):
         assert "http://" not in answer.text and "https://" not in answer.text
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert "sha256-" in answer.headers["content-security-policy"]
+
+
+def test_writes_count_from_the_next_request_on(asgi, events, items):
+    own = app(Recommender(encoder=hash_encoder).fit(events, items), ServeSettings())
+
+    def best(user):
+        found = results(asgi(own, "POST", "/recommend", json={"users": [user], "k": 42}))
+        return [one["item_id"] for one in found[0]["items"]]
+
+    first = best("u1")[0]
+    event = {"user_id": "u1", "item_id": first, "timestamp": 20_000_000}
+    assert asgi(own, "POST", "/events", json=event).json() == {"accepted": 1}
+    assert first not in best("u1")
+    assert first in best("newcomer")
+    assert asgi(own, "POST", "/events", json=[{**event, "user_id": "newcomer"}]).status_code == 202
+    assert first not in best("newcomer")
+    item = {"item_id": "later", "title": "red apple fruit of another kind", "category": "food"}
+    assert asgi(own, "POST", "/items", json=item).json()["added"] == 1
+    assert "later" in best("u2")
+    assert asgi(own, "DELETE", "/items/later").json()["removed"] == 1
+    assert "later" not in best("u2")
+    assert asgi(own, "DELETE", "/users/newcomer").json()["users"] == 1
+    assert first in best("newcomer")
