@@ -27,7 +27,8 @@ class Keeping:
         Histories, what was seen, profiles and popularity move at once; a new user is recommended to after one event.
         With a store the events are durable on return. Readers see a user before an event or after it, never between,
         and are not blocked. Events of items that the model does not know are counted as ``unknown_items`` and
-        never applied, although they stand in the log. Raises DataError for what cannot be understood; then nothing has changed.
+        never applied, although they stand in the log. Raises DataError for what cannot be understood; then nothing has
+        changed.
         """
         return self._living("update").update(interactions)
 
