@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,9 +104,10 @@ def serve():
 
 
 @pytest.fixture(scope="module")
-def server(saved):
-    """One server of model a for the tests of a file."""
-    running = Server(saved[0][0], "--target-ms", "5000")
+def server(saved, tmp_path_factory):
+    """One server of a copy of model a for the tests of a file."""
+    folder = shutil.copytree(saved[0][0], tmp_path_factory.mktemp("served") / "a")
+    running = Server(folder, "--target-ms", "5000")
     yield running
     running.end(signal.SIGKILL)
 
