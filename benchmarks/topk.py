@@ -6,7 +6,7 @@
     python benchmarks/topk.py --json FILE --plot FILE
 
 Ratios are medians over the rounds of (time of the peer / ours) of one round, for two cores that others use too.
-Limits: FMA peak and read bandwidth of the machine, measured in the same rounds. The last line says which target
+Limits: FMA peak and read bandwidth of the machine, measured just before and after ours. The last line says which target
 was missed; exit 1 then.
 """
 
@@ -39,6 +39,7 @@ RATIOS = [
     ("int8 B=1024 D=256", "fastrec-int8", lambda c: c["B"] == 1024 and c["D"] == 256 and c["k"] == 10, None),
 ]
 LEAST_SHARE = 0.85
+BEYOND_CACHE = 1 << 26  # bytes
 
 
 def grid(quick: bool) -> list[Case]:
@@ -117,11 +118,15 @@ def measure(case: Case, names: list[str], rounds: int, seconds: float) -> dict[s
     if worst < 0.98:
         raise SystemExit(f"the engines disagree on {case}: {worst:.3f} of the items are common")
     times: dict[str, list[float]] = {name: [] for name in names}
-    limits = []
+    limits: dict[str, list[dict[str, float]]] = {name: [] for name in names if name.startswith("fastrec")}
+    size = min(max(case["N"] * case["D"], 1 << 22), 1 << 28)
     for _ in range(rounds):
-        limits.append(probe.ask("probe", size=min(max(case["N"] * case["D"], 1 << 22), 1 << 28)))
         for name, engine in engines.items():
+            before = probe.ask("probe", size=size) if name in limits else {}
             times[name].append(engine.ask("time", seconds=seconds)["seconds"])
+            if name in limits:  # neighbours change what the machine can do: the better of just before and just after
+                after = probe.ask("probe", size=size)
+                limits[name].append({limit: max(before[limit], after[limit]) for limit in before})
     for engine in engines.values():
         engine.close()
     return {
@@ -134,24 +139,20 @@ def measure(case: Case, names: list[str], rounds: int, seconds: float) -> dict[s
             for ours in names
             if ours.startswith("fastrec")
         },
-        "flops": [x["flops"] for x in limits],
-        "bytes": [x["bytes"] for x in limits],
-        "shares": shares(case, times, limits),
+        "limits": limits,
+        "shares": {name: share(case, name, times[name], limits[name]) for name in limits if "sparse" not in case},
     }
 
 
-def shares(case: Case, times: dict[str, list[float]], limits: list[dict[str, float]]) -> dict[str, float]:
-    """Of the best rates seen in the row: the FMA peak of float32 by 2 B N D for many users, which AMX is beyond, and
-    the bandwidth by the codes that are read for one."""
-    flops, read = max(x["flops"] for x in limits), max(x["bytes"] for x in limits)
-    found = {}
-    for name, t in times.items():
-        if name == "fastrec-float32" and "sparse" not in case:
-            work = 2.0 * case["B"] * case["N"] * case["D"]
-            found[name] = work / 2 * 2 / min(t) / read if case["B"] == 1 else work / min(t) / flops
-        elif name == "fastrec-int8" and case["B"] == 1:
-            found[name] = case["N"] * case["D"] / min(t) / read
-    return found
+def share(case: Case, engine: str, times: list[float], limits: list[dict[str, float]]) -> float:
+    """Of what the machine could do in the same round, the median of the rounds: of the FMA peak of float32 by
+    2 B N D for many users, which AMX and VNNI are beyond, and for one of the bandwidth by the bytes of the screen."""
+    if case["B"] == 1:  # an item: its codes, its scale, and its part of the two errors of 16 items
+        work = case["N"] * ((case["D"] + 4 if engine == "fastrec-int8" else 2 * case["D"]) + 0.5)
+    else:
+        work = 2.0 * case["B"] * case["N"] * case["D"]
+    limit = [x["bytes" if case["B"] == 1 else "flops"] for x in limits]
+    return float(np.median(work / np.array(times) / np.array(limit)))
 
 
 def line(row: dict[str, Any]) -> str:
@@ -175,10 +176,12 @@ def missed(rows: list[dict[str, Any]], vnni: bool) -> list[str]:
             if "sparse" not in row and ratios and applies(row) and min(ratios.values()) < least:
                 out.append(f"{name} at N={row['N']} D={row['D']}: {min(ratios.values()):.2f} < {least}")
     for row in rows:
-        share = row["shares"].get("fastrec-float32", 1.0)
-        counts = row["B"] == 1 or (row["B"] == 1024 and row["D"] == 256 and row["k"] == 10)
-        if counts and share < LEAST_SHARE:
-            out.append(f"share of the limit at N={row['N']} D={row['D']} B={row['B']}: {share:.0%} < 85%")
+        for engine, share in row["shares"].items():
+            counts = row["B"] == 1 or (row["B"] == 1024 and row["D"] == 256 and row["k"] == 10)
+            if engine == "fastrec-int8" and row["N"] * row["D"] < BEYOND_CACHE:
+                continue  # a call takes longer than its reading
+            if counts and share < LEAST_SHARE:
+                out.append(f"{engine}: {share:.0%} < 85% of the limit at N={row['N']} D={row['D']} B={row['B']}")
     return out + missed_sparse(rows)
 
 

@@ -19,6 +19,9 @@ struct Vec {
   inline Vec plus(const Vec& other) const { return {_mm512_add_ps(v, other.v)}; }
   inline Vec absolute() const { return {_mm512_abs_ps(v)}; }
   inline uint32_t above(float cut) const { return _mm512_cmp_ps_mask(v, _mm512_set1_ps(cut), _CMP_GT_OQ); }
+  inline int32_t count_above(float cut) const { return __builtin_popcount(above(cut)); }
+  inline Vec least(const Vec& other) const { return {_mm512_min_ps(v, other.v)}; }
+  inline Vec most(const Vec& other) const { return {_mm512_max_ps(v, other.v)}; }
 };
 
 // As in store_some.h, but the rest of 16 places is overwritten. A compressing store takes some machines a hundred
@@ -32,6 +35,16 @@ static inline int32_t store_rows(uint32_t mask, int32_t row, int32_t* p) {
   const __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32(row));
   _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), rows));
   return __builtin_popcount(mask);
+}
+
+static inline int32_t store_some_rows(const int32_t* from, uint32_t mask, int32_t* to) {
+  const __m512i rows = _mm512_loadu_si512(from);
+  _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), rows));
+  return __builtin_popcount(mask);
+}
+
+static inline uint32_t equal(const int32_t* rows, int32_t row) {
+  return _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(rows), _mm512_set1_epi32(row));
 }
 
 struct Vec64 {

@@ -33,7 +33,18 @@ struct Vec {
     const int high = _mm256_movemask_ps(_mm256_cmp_ps(hi, c, _CMP_GT_OQ));
     return static_cast<uint32_t>(low | (high << 8));
   }
+  inline int32_t count_above(float cut) const { return __builtin_popcount(above(cut)); }
+  inline Vec least(const Vec& other) const { return {_mm256_min_ps(lo, other.lo), _mm256_min_ps(hi, other.hi)}; }
+  inline Vec most(const Vec& other) const { return {_mm256_max_ps(lo, other.lo), _mm256_max_ps(hi, other.hi)}; }
 };
+
+static inline uint32_t equal(const int32_t* rows, int32_t row) {
+  const __m256i all = _mm256_set1_epi32(row);
+  const __m256i_u* at = reinterpret_cast<const __m256i_u*>(rows);
+  const int low = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_loadu_si256(at), all)));
+  const int high = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_loadu_si256(at + 1), all)));
+  return static_cast<uint32_t>(low | (high << 8));
+}
 
 struct Vec64 {
   __m256d v[4];
@@ -125,6 +136,7 @@ static constexpr int kProbeSums = 6;
 #include "store_some.h"
 #include "transpose_x86.h"
 #include "exact_kernel.h"
+#include "hits_kernel.h"
 #include "probe_kernel.h"
 #include "score_topk_kernel.h"
 
@@ -133,8 +145,8 @@ namespace fastrec {
 static constexpr Walk kBf16 = {avx2::scan<avx2::SumsBf16, 6>, 6};
 static constexpr Walk kInt8 = {avx2::scan<avx2::SumsInt8, 4>, 4};
 
-const Kernel kernel_avx2 = {"avx2", 63, kBf16, kInt8, 0, kBf16, kInt8, avx2::exact,
-                            avx2::probe_fma, avx2::probe_read};
+const Kernel kernel_avx2 = {"avx2", 63, kBf16, kInt8, 0, kBf16, kInt8, avx2::exact, avx2::keep,
+                            avx2::kth_low, avx2::probe_fma, avx2::probe_read};
 
 }  // namespace fastrec
 #endif

@@ -53,6 +53,7 @@ static constexpr int kProbeSums = 24;
 
 #include "transpose_x86.h"
 #include "exact_kernel.h"
+#include "hits_kernel.h"
 #include "probe_kernel.h"
 #include "score_topk_kernel.h"
 
@@ -61,8 +62,8 @@ namespace fastrec {
 static constexpr Walk kBf16 = {avx512::scan<avx512::SumsBf16, 8>, 8};
 static constexpr Walk kInt8 = {avx512::scan<avx512::SumsInt8, 8>, 8};
 
-const Kernel kernel_avx512 = {"avx512", 63, kBf16, kInt8, 0, kBf16, kInt8, avx512::exact,
-                              avx512::probe_fma, avx512::probe_read};
+const Kernel kernel_avx512 = {"avx512", 63, kBf16, kInt8, 0, kBf16, kInt8, avx512::exact, avx512::keep,
+                              avx512::kth_low, avx512::probe_fma, avx512::probe_read};
 
 }  // namespace fastrec
 #endif

@@ -49,7 +49,7 @@ static inline void walk(const Screen& screen, int64_t steps, int64_t first, cons
     if (S == 1) ahead.next();
 #pragma GCC unroll 8
     for (int s = 0; s < kSteps; ++s, query += H * U, values += kStepBytes) {
-      if (S > 1) __builtin_prefetch(values + kAhead);
+      if (S > 1) __builtin_prefetch(values + kAhead, 0, 2);
 #pragma GCC unroll 2
       for (int h = 0; h < H; ++h) {
         typename Sums::Part items[P];

@@ -42,7 +42,28 @@ struct Vec {
     for (int i = 0; i < kWidth; ++i) mask |= static_cast<uint32_t>(v[i] > cut) << i;
     return mask;
   }
+  inline int32_t count_above(float cut) const {
+    int32_t count = 0;
+    for (int i = 0; i < kWidth; ++i) count += v[i] > cut;
+    return count;
+  }
+  inline Vec least(const Vec& other) const {
+    Vec r;
+    for (int i = 0; i < kWidth; ++i) r.v[i] = other.v[i] < v[i] ? other.v[i] : v[i];
+    return r;
+  }
+  inline Vec most(const Vec& other) const {
+    Vec r;
+    for (int i = 0; i < kWidth; ++i) r.v[i] = other.v[i] > v[i] ? other.v[i] : v[i];
+    return r;
+  }
 };
+
+static inline uint32_t equal(const int32_t* rows, int32_t row) {
+  uint32_t mask = 0;
+  for (int i = 0; i < kWidth; ++i) mask |= static_cast<uint32_t>(rows[i] == row) << i;
+  return mask;
+}
 
 struct Vec64 {
   double v[kWidth];
@@ -137,6 +158,7 @@ static constexpr int kProbeSums = 2;
 
 #include "store_some.h"
 #include "exact_kernel.h"
+#include "hits_kernel.h"
 #include "probe_kernel.h"
 #include "score_topk_kernel.h"
 
@@ -145,7 +167,7 @@ namespace fastrec {
 static constexpr Walk kBf16 = {scalar::scan<scalar::SumsBf16, 1>, 1};
 static constexpr Walk kInt8 = {scalar::scan<scalar::SumsInt8, 1>, 1};
 
-const Kernel kernel_scalar = {"scalar", 127, kBf16, kInt8, 0, kBf16, kInt8, scalar::exact,
-                              scalar::probe_fma, scalar::probe_read};
+const Kernel kernel_scalar = {"scalar", 127, kBf16, kInt8, 0, kBf16, kInt8, scalar::exact, scalar::keep,
+                              scalar::kth_low, scalar::probe_fma, scalar::probe_read};
 
 }  // namespace fastrec

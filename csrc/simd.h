@@ -10,16 +10,28 @@ namespace fastrec {
 
 constexpr int kLanes = 16;      // items of a panel
 constexpr int kMaxPanels = 4;   // panels of the widest tile
-constexpr int kRawHits = 192;   // capacity of Hits
-constexpr int kFlushAt = kRawHits - kLanes * kMaxPanels;  // beyond it a tile might not fit any more
+constexpr int kHitsBeyond = kLanes * (kMaxPanels + 1);  // places that a tile and a whole vector may take after flush_at
 
-// What passed the threshold of one user and was not looked at yet; rows ascend.
+// What passed the threshold of one user, in columns of flush_at + kHitsBeyond places.
 struct Hits {
   float cut;  // a score passes when it is larger
   int32_t count;
-  float scores[kRawHits + kLanes];  // a whole vector may be written at the last place
-  float lows[kRawHits + kLanes];    // at most scores - 2 w, the w of topk_bounds.h
-  int32_t rows[kRawHits + kLanes];
+  int32_t flush_at;  // with more hits than this they have to be looked at
+  float* scores;
+  float* lows;  // at most scores - 2 w, the w of topk_bounds.h
+  int32_t* rows;
+};
+
+// Ascending rows [at, end); what lies behind is dropped.
+struct RowList {
+  const int32_t* at;
+  const int32_t* end;
+};
+
+// Which rows a user may get. Those that are asked for ascend.
+struct RowLists {
+  RowList seen, deny, allow;
+  bool has_allow;
 };
 
 // Some users on their way over the catalogue. Queries come in words of 4 bytes: a float32, two bfloat16 or four int8;
@@ -73,6 +85,11 @@ struct Kernel {
   Walk bf16_few, int8_few;
   // out[n]: the dot products, in float64 and in order of d, of query [dims] with the listed rows of items [.., dims].
   void (*exact)(const float* items, int64_t dims, const int32_t* rows, int64_t n, const float* query, double* out);
+  // Keeps of the hits from this one on those above the cut which the user may get; all may where lists is null.
+  void (*keep)(Hits& hits, int32_t from, RowLists* lists);
+  // Nearly the k-th largest lower bound, of at least k hits, and never more than it; or low, where k hits are known to
+  // have that. By bisection, as counting has no branches to guess. NaN where the bounds are too far apart for it.
+  float (*kth_low)(const Hits& hits, int32_t k, float low);
   // The limits of the machine: multiply-adds that do not wait for one another, [rounds] of 24 * 16, and the
   // reading of n floats, n a multiple of 64. They return something so that the work is done.
   float (*probe_fma)(int64_t rounds);

@@ -19,5 +19,11 @@ static inline int32_t store_rows(uint32_t mask, int32_t row, int32_t* p) {
   return count;
 }
 
+static inline int32_t store_some_rows(const int32_t* from, uint32_t mask, int32_t* to) {
+  const int32_t count = __builtin_popcount(mask);
+  for (; mask != 0; mask &= mask - 1) *to++ = from[__builtin_ctz(mask)];
+  return count;
+}
+
 }  // namespace FASTREC_LEVEL
 }  // namespace fastrec

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "ops.h"
@@ -42,37 +43,15 @@ inline float just_below(double x) {
   return f == -kInf ? f : below;
 }
 
-// Walks along an ascending list; the rows that are asked for must ascend too.
-struct Cursor {
-  const int32_t* at = nullptr;
-  const int32_t* end = nullptr;
+// Which rows user u may get.
+inline RowLists lists_of(const TopkArgs& a, int64_t u) {
+  const auto list = [&](const Csr& rows) {
+    return rows ? RowList{rows.rows + rows.indptr[u], rows.rows + rows.indptr[u + 1]} : RowList{nullptr, nullptr};
+  };
+  return {list(a.seen), list(a.deny), list(a.allow), static_cast<bool>(a.allow)};
+}
 
-  Cursor() = default;
-  Cursor(const Csr& list, int64_t u) : at(list.rows + list.indptr[u]), end(list.rows + list.indptr[u + 1]) {}
-  bool holds(int32_t row) {
-    for (int step = 0; at != end && *at < row; ++at)
-      if (++step > 8) {  // a long list: the rest of the way in larger steps
-        at = std::lower_bound(at, end, row);
-        break;
-      }
-    return at != end && *at == row;
-  }
-};
-
-// Which rows a user may get.
-struct Filter {
-  Cursor seen, deny, allow;
-  bool has_allow = false;
-
-  Filter(const TopkArgs& a, int64_t u) {
-    if (a.seen) seen = Cursor(a.seen, u);
-    if (a.deny) deny = Cursor(a.deny, u);
-    if (a.allow) allow = Cursor(a.allow, u), has_allow = true;
-  }
-  bool passes(int32_t row) { return !seen.holds(row) && !deny.holds(row) && (!has_allow || allow.holds(row)); }
-};
-
-// The same for rows in any order.
+// The same for one row, in any order.
 inline bool may_get(const TopkArgs& a, int64_t u, int32_t row) {
   const auto holds = [&](const Csr& list) {
     return std::binary_search(list.rows + list.indptr[u], list.rows + list.indptr[u + 1], row);
@@ -80,24 +59,15 @@ inline bool may_get(const TopkArgs& a, int64_t u, int32_t row) {
   return !(a.seen && holds(a.seen)) && !(a.deny && holds(a.deny)) && (!a.allow || holds(a.allow));
 }
 
-// Candidates by what the walk gave, in two columns: the cut is found from the second alone.
-struct Pool {
-  std::vector<uint64_t> keys;
-  std::vector<float> lows;  // lower bounds, but for the pad
-
-  size_t size() const { return keys.size(); }
-  void push(uint64_t key, float low) { keys.push_back(key), lows.push_back(low); }
-  void resize(size_t n) { keys.resize(n), lows.resize(n); }
-};
-
 struct User {
   int64_t u;
   Bound bound;
-  Filter filter;
-  Pool pool{};                   // all above the cut
-  std::vector<uint64_t> best{};  // the best by exact score, at most k
-  float kth_low = -kInf;         // k of the pool are known to have at least this lower bound
+  RowLists lists;
+  std::unique_ptr<char[]> columns{};  // of the hits
+  int32_t kept = 0;                   // hits that are above the cut of the last prune and that the user may get
   size_t next_prune = 0;
+  std::vector<uint64_t> best{};  // the best by exact score, at most k
+  float kth_low = -kInf;         // k items are known to have at least this lower bound, but for the pad
 };
 
 }  // namespace fastrec

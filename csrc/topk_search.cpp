@@ -1,7 +1,10 @@
 #include "topk_search.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
+
+#include "check.h"
 
 namespace fastrec {
 namespace {
@@ -9,6 +12,8 @@ namespace {
 constexpr int64_t kBlockBytes = 192 << 10;  // items that are to stay in the L2 cache for all users
 constexpr int64_t kFetching = 6;            // tiles that fetch the next block
 constexpr size_t kRefineAt = 1024;          // unsettled candidates beyond the k that a user needs
+constexpr size_t kFirstHits = 64;           // beyond the k, before a cut is worth its work
+constexpr size_t kMostFirstHits = 256;      // so that a large k takes memory only where there are hits
 
 int64_t panel_bytes_of(ScreenKind kind, int64_t dims) {
   return 4 * kLanes * (kind == ScreenKind::kInt8 ? (dims + 3) / 4 : (dims + 1) / 2);
@@ -19,12 +24,26 @@ void select_best(std::vector<uint64_t>& keys, size_t k) {
   std::nth_element(keys.begin(), keys.begin() + (k - 1), keys.end(), std::greater<uint64_t>());
 }
 
+// Gives the hits columns of more places, or their first ones.
+void make_room(User& user, Hits& hits, size_t flush_at) {
+  const size_t places = flush_at + kHitsBeyond, n = static_cast<size_t>(hits.count);
+  require(places < (size_t{1} << 31), "hits are counted in int32");
+  std::unique_ptr<char[]> columns(new char[places * 12]);
+  float* scores = reinterpret_cast<float*>(columns.get());
+  float* lows = scores + places;
+  int32_t* rows = reinterpret_cast<int32_t*>(lows + places);
+  std::copy_n(hits.scores, n, scores), std::copy_n(hits.lows, n, lows), std::copy_n(hits.rows, n, rows);
+  hits.scores = scores, hits.lows = lows, hits.rows = rows;
+  hits.flush_at = static_cast<int32_t>(flush_at);
+  user.columns = std::move(columns);
+}
+
 }  // namespace
 
 void Search::run(int64_t first, int64_t last, int64_t panel_first, int64_t panel_last,
                  std::vector<uint64_t>* found) {
   panel_first_ = panel_first, panel_last_ = panel_last;
-  users_.clear(), words_.clear(), offsets_.clear();
+  users_.clear(), hits_.clear(), words_.clear(), offsets_.clear();
   const bool few = last - first <= level_.few;
   walk_ = kind_ == ScreenKind::kInt8 ? (few ? level_.int8_few : level_.int8) : (few ? level_.bf16_few : level_.bf16);
   n_words_ = words_of(kind_, walk_, a_.s.D);
@@ -36,37 +55,42 @@ void Search::run(int64_t first, int64_t last, int64_t panel_first, int64_t panel
     int32_t offset = 0;
     Bound bound;
     if (kind_ != ScreenKind::kNone) bound = bound_of(a_, kind_, u, walk_, level_.query_max, words.data(), &offset);
-    User user{u, bound, Filter(a_, u)};
-    user.next_prune = k_ + 64;
+    User user{u, bound, lists_of(a_, u)};
+    user.next_prune = k_ + kFirstHits;
+    Hits hits{};
+    hits.cut = -kInf;
+    make_room(user, hits, std::min(user.next_prune, kMostFirstHits));
     if (kind_ == ScreenKind::kNone || (a_.allow && a_.allow.size(u) <= shortest_walk)) {
-      score_all(user);
-      finish(user, found[u - first]);
+      score_all(user, hits);
+      finish(user, hits, found[u - first]);
     } else {
       users_.push_back(std::move(user));
+      hits_.push_back(hits);
       words_.insert(words_.end(), words.begin(), words.end());
       offsets_.push_back(offset);
     }
   }
   if (users_.empty()) return;
-  hits_.resize(users_.size());
-  for (Hits& h : hits_) h.cut = -kInf, h.count = 0;
   walk();
   for (size_t i = 0; i < users_.size(); ++i) {
     flush(i);
-    settle(users_[i]);
-    finish(users_[i], found[users_[i].u - first]);
+    settle(users_[i], hits_[i]);
+    finish(users_[i], hits_[i], found[users_[i].u - first]);
   }
 }
 
 // No walk: all items that the user may get receive their exact scores.
-void Search::score_all(User& user) {
+void Search::score_all(User& user, Hits& hits) {
   const int64_t low = panel_first_ * kLanes, high = std::min(panel_last_ * kLanes, a_.s.N);
+  make_room(user, hits, kRefineAt);
   const auto add = [&](int64_t row) {
     if (a_.s.bias != nullptr && a_.s.bias[row] == -kInf) return;
-    if (user.filter.passes(static_cast<int32_t>(row))) user.pool.push(to_key(0.0f, row), -kInf);
-    if (user.pool.size() < kRefineAt) return;
+    const int32_t n = hits.count++;
+    hits.scores[n] = 0.0f, hits.lows[n] = -kInf, hits.rows[n] = static_cast<int32_t>(row);
+    if (hits.count < hits.flush_at) return;
     stop_.check();
-    refine(user);
+    level_.keep(hits, 0, &user.lists);
+    refine(user, hits);
   };
   if (a_.allow) {
     for (int64_t i = a_.allow.indptr[user.u]; i < a_.allow.indptr[user.u + 1]; ++i)
@@ -74,7 +98,8 @@ void Search::score_all(User& user) {
   } else {
     for (int64_t row = low; row < high; ++row) add(row);
   }
-  refine(user);
+  level_.keep(hits, 0, &user.lists);
+  refine(user, hits);
 }
 
 void Search::walk() {
@@ -169,90 +194,69 @@ void Search::fill_bias(int64_t p, int64_t end) {
   std::fill(init_.begin() + (valid - first), init_.begin() + (end - p) * kLanes, -kInf);
 }
 
-// Hits that the user may have go to the pool.
+// Drops the hits that the user may not have.
 void Search::flush(int64_t i) {
   Hits& hits = hits_[i];
   User& user = users_[i];
-  Pool& pool = user.pool;
-  size_t n = pool.size();
-  pool.resize(n + hits.count);
-  Filter filter = user.filter;  // in registers
-  for (int32_t h = 0; h < hits.count; ++h) {
-    const int32_t row = hits.rows[h];
-    const float high = hits.scores[h];
-    pool.keys[n] = to_key(high, row), pool.lows[n] = user.bound.exact ? high : hits.lows[h];
-    n += high > hits.cut && filter.passes(row);
+  level_.keep(hits, user.kept, &user.lists);
+  user.kept = hits.count;
+  if (static_cast<size_t>(hits.count) >= user.next_prune) prune(user, hits);
+  const size_t flush_at = std::min(user.next_prune, std::max<size_t>(2 * hits.count, kMostFirstHits));
+  if (flush_at > static_cast<size_t>(hits.flush_at)) {
+    make_room(user, hits, flush_at);
+  } else {
+    hits.flush_at = static_cast<int32_t>(flush_at);
   }
-  user.filter = filter;
-  pool.resize(n);
-  hits.count = 0;
-  if (user.pool.size() >= user.next_prune) prune(user, hits);
 }
 
-// Raises kth_low to nearly the k-th largest lower bound in the pool: by bisection, as counting has no branches to
-// guess.
-void Search::raise_kth_low(User& user) const {
-  constexpr int kSteps = 16;
-  const std::vector<float>& lows = user.pool.lows;
-  constexpr size_t kWays = 4;  // comparisons that do not wait for one another
-  float least[kWays] = {kInf, kInf, kInf, kInf}, most[kWays] = {-kInf, -kInf, -kInf, -kInf};
-  for (size_t i = 0; i < lows.size(); ++i) {
-    least[i % kWays] = std::min(least[i % kWays], lows[i]);
-    most[i % kWays] = std::max(most[i % kWays], lows[i]);
-  }
-  float low = std::max(user.kth_low, *std::min_element(least, least + kWays));
-  float high = *std::max_element(most, most + kWays);
-  if (!(low > -1e37f && high < 1e37f)) {
-    std::vector<float> sorted = lows;
+void Search::raise_kth_low(User& user, const Hits& hits) const {
+  float low = level_.kth_low(hits, static_cast<int32_t>(k_), user.kth_low);
+  if (std::isnan(low)) {
+    std::vector<float> sorted(hits.lows, hits.lows + hits.count);
     std::nth_element(sorted.begin(), sorted.begin() + (k_ - 1), sorted.end(), std::greater<float>());
     low = sorted[k_ - 1];
-  } else {
-    for (int step = 0; step < kSteps; ++step) {
-      const float middle = low + (high - low) / 2;
-      int32_t matches = 0;  // as wide as a float, for the registers
-      for (const float x : lows) matches += x >= middle;
-      const size_t count = static_cast<size_t>(matches);
-      (count >= k_ ? low : high) = middle;
-      if (count >= k_ && count <= k_ + k_ / 16 + 1) break;  // near enough
-    }
   }
   user.kth_low = std::max(user.kth_low, low);
 }
 
-// Raises the cut and drops what is below it. The next time is when the pool has doubled, so that a hit costs a
-// constant number of steps even where most of the pool has to stay.
+// Raises the cut and drops what is below it. The next time is when the hits have doubled, so that a hit costs a
+// constant number of steps even where most of them have to stay.
 void Search::prune(User& user, Hits& hits) {
-  Pool& pool = user.pool;
-  if (pool.size() >= k_) {
+  if (static_cast<size_t>(hits.count) >= k_) {
     if (user.bound.exact) {
       // Exact scores, and rows that ascend: a later item with the same score comes after these k.
-      select_best(pool.keys, k_);
-      pool.resize(k_);
-      hits.cut = std::max(hits.cut, score_of(pool.keys[k_ - 1]));
+      keys_of(hits);
+      select_best(keys_, k_);
+      for (size_t i = 0; i < k_; ++i) hits.scores[i] = score_of(keys_[i]), hits.rows[i] = row_of(keys_[i]);
+      hits.count = static_cast<int32_t>(k_);
+      hits.cut = std::max(hits.cut, score_of(keys_[k_ - 1]));
     } else {
-      raise_kth_low(user);
+      raise_kth_low(user, hits);
       hits.cut = std::max(hits.cut, just_below(static_cast<double>(user.kth_low) - 2.0 * user.bound.pad));
-      const uint64_t least = to_key(hits.cut, 0) >> 32;
-      size_t kept = 0;
-      for (size_t i = 0; i < pool.size(); ++i) {
-        pool.keys[kept] = pool.keys[i], pool.lows[kept] = pool.lows[i];
-        kept += pool.keys[i] >> 32 > least;
-      }
-      pool.resize(kept);
-      if (pool.size() > k_ + kRefineAt) {
-        refine(user);
+      level_.keep(hits, 0, nullptr);
+      if (static_cast<size_t>(hits.count) > k_ + kRefineAt) {
+        refine(user, hits);
         hits.cut = std::max(hits.cut, cut_of(user));
       }
     }
   }
-  user.next_prune = std::max<size_t>(2 * pool.size(), k_ + 64);
+  user.kept = hits.count;
+  user.next_prune = std::max<size_t>(2 * hits.count, k_ + kFirstHits);
+}
+
+void Search::keys_of(const Hits& hits) {
+  keys_.resize(hits.count);
+  for (int32_t i = 0; i < hits.count; ++i) keys_[i] = to_key(hits.scores[i], hits.rows[i]);
 }
 
 // Replaces the scores of the walk by the exact ones and keeps the best k.
-void Search::refine(User& user) {
-  rows_.clear();
-  for (const uint64_t key : user.pool.keys) rows_.push_back(row_of(key));
-  user.pool.resize(0);
+void Search::refine(User& user, Hits& hits) {
+  rows_.assign(hits.rows, hits.rows + hits.count);
+  hits.count = user.kept = 0;
+  score(user);
+}
+
+void Search::score(User& user) {
   if (a_.s.history) std::sort(rows_.begin(), rows_.end());
   scores_.resize(rows_.size());
   exact_(user.u, rows_.data(), static_cast<int64_t>(rows_.size()), scores_.data());
@@ -269,32 +273,33 @@ float Search::cut_of(const User& user) const {
   return just_below(static_cast<double>(score_of(worst)) - user.bound.pad);
 }
 
-// The pool becomes exact. The last cut saves exact scores, and the scores of the likely best ones make it sharper
+// The hits become exact. The last cut saves exact scores, and the scores of the likely best ones make it sharper
 // still.
-void Search::settle(User& user) {
+void Search::settle(User& user, Hits& hits) {
   if (user.bound.exact) return;
-  Hits last;
-  last.cut = -kInf;
-  prune(user, last);
-  Pool& pool = user.pool;
-  // Where little is left over, a second round costs more than it saves.
-  if (pool.size() <= k_ + k_ / 2 + 8) return refine(user);
-  select_best(pool.keys, k_);
-  rest_.assign(pool.keys.begin() + k_, pool.keys.end());
-  pool.resize(k_);
-  refine(user);
-  const float cut = std::max(last.cut, cut_of(user));
-  for (const uint64_t key : rest_)
-    if (score_of(key) > cut) user.pool.push(key, -kInf);
-  refine(user);
+  prune(user, hits);
+  // As many as one turn of the exact scores takes. Where little is left over, a second round costs more than it saves.
+  const size_t first = (k_ + kLanes - 1) / kLanes * kLanes;
+  if (static_cast<size_t>(hits.count) <= first) return refine(user, hits);
+  keys_of(hits);
+  select_best(keys_, first);
+  rows_.clear();
+  for (size_t i = 0; i < first; ++i) rows_.push_back(row_of(keys_[i]));
+  score(user);
+  hits.cut = std::max(hits.cut, cut_of(user));
+  rows_.clear();
+  for (size_t i = first; i < keys_.size(); ++i)
+    if (score_of(keys_[i]) > hits.cut) rows_.push_back(row_of(keys_[i]));
+  hits.count = 0;
+  score(user);
 }
 
-void Search::finish(User& user, std::vector<uint64_t>& found) {
-  for (const uint64_t key : user.pool.keys) user.best.push_back(key);  // exact, or none
+void Search::finish(User& user, const Hits& hits, std::vector<uint64_t>& found) {
+  for (int32_t i = 0; i < hits.count; ++i) user.best.push_back(to_key(hits.scores[i], hits.rows[i]));  // exact, or none
   std::sort(user.best.begin(), user.best.end(), std::greater<uint64_t>());
   if (user.best.size() > k_) user.best.resize(k_);
   found = std::move(user.best);
-  user.pool = {};
+  user.columns = {};
 }
 
 }  // namespace fastrec

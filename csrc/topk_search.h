@@ -24,7 +24,7 @@ class Search {
   void run(int64_t first, int64_t last, int64_t panel_first, int64_t panel_last, std::vector<uint64_t>* found);
 
  private:
-  void score_all(User& user);
+  void score_all(User& user, Hits& hits);
   void walk();
   void scan(int64_t first_user, int64_t n_users, int64_t panel_first, int64_t panel_last, int64_t block_first,
             int64_t init_stride);
@@ -32,11 +32,13 @@ class Search {
   void fill_bias(int64_t panel, int64_t end);
   void flush(int64_t i);
   void prune(User& user, Hits& hits);
-  void raise_kth_low(User& user) const;
-  void refine(User& user);
+  void raise_kth_low(User& user, const Hits& hits) const;
+  void keys_of(const Hits& hits);
+  void refine(User& user, Hits& hits);
+  void score(User& user);
   float cut_of(const User& user) const;
-  void settle(User& user);
-  void finish(User& user, std::vector<uint64_t>& found);
+  void settle(User& user, Hits& hits);
+  void finish(User& user, const Hits& hits, std::vector<uint64_t>& found);
 
   const TopkArgs& a_;
   const ScreenKind kind_;
@@ -55,7 +57,7 @@ class Search {
   std::vector<int32_t> offsets_;
   std::vector<float> init_, scores_;
   std::vector<int32_t> rows_;
-  std::vector<uint64_t> rest_;
+  std::vector<uint64_t> keys_;
 };
 
 }  // namespace fastrec
