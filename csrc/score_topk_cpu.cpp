@@ -68,7 +68,9 @@ void score_topk(const TopkArgs& a, const Kernel& level, Stop& stop) {
     return;
   }
   // Below some ten microseconds of work a second thread costs more than it gives.
-  const double work = static_cast<double>(B) * static_cast<double>(N) * static_cast<double>(a.s.D + 8);
+  const double pairs = static_cast<double>(B) * static_cast<double>(N);
+  const double listed = a.allow ? static_cast<double>(a.allow.indptr[B]) : pairs;
+  const double work = std::min(listed, pairs) * static_cast<double>(a.s.D + 8);
   const int threads = work < 1e6 ? 1 : a.threads;
   if (a.s.D == 0 && a.s.history) return search_sparse(a, stop, threads);
   const ScreenKind kind = screen_holds(a) ? a.screen_kind : ScreenKind::kNone;

@@ -167,7 +167,13 @@ def _beside(features: Features, queries: Queries, bias: F32) -> tuple[Features, 
         similarity = Csr(indptr, indices, fresh.n_items, product.data.astype(np.float32))
         history = Csr(queries.history.indptr, places.astype(np.int32), len(met), queries.history.values)
     space = dataclasses.replace(
-        features, items=items, similarity=similarity, bias=np.ascontiguousarray(bias), fresh=None, fresh_items=None
+        features,
+        items=items,
+        similarity=similarity,
+        bias=np.ascontiguousarray(bias),
+        fresh=None,
+        fresh_items=None,
+        index=None,
     )
     return space, Queries(queries.vectors, history)
 

@@ -17,6 +17,7 @@ from fastrec.errors import ArtifactError, BackendUnavailable
 from fastrec.fresh import Fresh
 from fastrec.gate import Gate
 from fastrec.histories import Histories
+from fastrec.retrieve import Index
 from fastrec.side import Links
 from fastrec.state import Settings, State
 from fastrec.store import artifact, read_key
@@ -78,6 +79,8 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
             arrays |= {f"links.{end}": getattr(state.embeddings.links, end) for end in ("heads", "tails")}
     if state.features.cold is not None:
         arrays["cold.rows"] = state.features.cold.rows
+    if state.features.index is not None:
+        arrays |= {"index.data": state.features.index.to_bytes(), "index.bias": state.features.index.bias}
     for name, covariance in state.features.covariances.items():
         arrays[f"covariance.{name}"] = covariance
     sources = []
@@ -122,6 +125,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "fresh": None if state.fresh is None else sorted(state.fresh.vectors),
         "gate": _gate_to_json(state.features.gate),
         "cold": None if state.features.cold is None else state.features.cold.factors,
+        "index": None if state.features.index is None else [state.features.index.probes, state.features.index.recall],
         "nodes": state.embeddings.links.n_nodes if state.embeddings and state.embeddings.links else None,
         "columns": dataclasses.asdict(state.columns),
         "popular": state.popular.name,
@@ -257,6 +261,7 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
         covariances={s.name: arrays[f"covariance.{s.name}"] for s in kept if isinstance(s, DenseSource)},
         gate=_gate(config["gate"]),
         cold=unchosen,
+        index=_index(config, arrays),
     )
     report = {**config["report"], "notes": tuple(config["report"]["notes"])}
     return State(
@@ -294,6 +299,13 @@ def _gate(saved: dict[str, Any] | None) -> Gate | None:
     coefficients = {name: np.array(row, np.float64) for name, row in saved["coefficients"].items()}
     first, last = saved["span"]
     return Gate(coefficients, np.array(saved["centre"]), np.array(saved["scale"]), (float(first), float(last)))
+
+
+def _index(config: dict[str, Any], arrays: artifact.Arrays) -> Index | None:
+    if config["index"] is None:
+        return None
+    probes, recall = config["index"]
+    return Index.from_bytes(arrays["index.data"], probes, recall, arrays["index.bias"])
 
 
 def _source(

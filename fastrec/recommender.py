@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastrec import arguments, cold, config, data, encode, evaluation, ops, pipeline
+from fastrec import arguments, cold, config, data, encode, evaluation, ops, pipeline, retrieve
 from fastrec.answer import Rules, answer, text_vectors
 from fastrec.errors import ConfigError, UnknownIdError
 from fastrec.fresh import landmarks
@@ -34,7 +34,8 @@ class Recommender(Keeping):
         or None (no text)
     models: "fast", "best", "auto", or a list of names and config objects such as ``[ItemItem(neighbors=50)]``
     device: "auto", "cpu" or "cuda", for the encoder
-    backend: of score_topk: "auto", "cpu", "numba" or "reference"
+    backend: of score_topk: "auto", "cpu", "numba" or "reference"; or "faiss", an index built by ``fit`` that names
+        candidates, which are scored exactly: for millions of items, see ``fastrec.retrieve.approximate``
     weights: "learned" on a temporal holdout of the training data, "equal", or {source name: weight >= 0}
     event_weights: {kind of event: weight >= 0}, over the defaults of ``fastrec.data``
     half_life: days in which an event loses half its weight; None for no decay
@@ -73,7 +74,9 @@ class Recommender(Keeping):
             seed=int(seed),
         )
         resolve(models)  # a wrong name shows here, not after an hour of fitting
-        ops.CATALOGUE["score_topk"].choose(backend)  # and a backend that cannot run
+        retrieve.check(backend)  # and a backend that cannot run
+        if backend != retrieve.FAISS:
+            ops.CATALOGUE["score_topk"].choose(backend)
         self._encoder = encode.as_encoder(encoder, device=device, cache_dir=cache_dir, progress=progress)
         self._store = None if store is None else open_store(store, key=read_key(None))
         self._live = None
@@ -128,6 +131,9 @@ class Recommender(Keeping):
         features, sources = pipeline.fit_features(
             resolve(s.models), s.weights, cleaned.interactions, embeddings, goal, s.seed
         )
+        report = pipeline.with_notes(cleaned.report, resolve(s.models), s.weights)
+        if s.backend == retrieve.FAISS:
+            features, report = pipeline.with_index(features, report, cleaned.interactions, s.seed)
         popular = pipeline.popularity(sources, cleaned.interactions)
         state = State(
             users=cleaned.users,
@@ -138,7 +144,7 @@ class Recommender(Keeping):
             features=features,
             sources=sources,
             popular=popular,
-            report=pipeline.with_notes(cleaned.report, resolve(s.models), s.weights),
+            report=report,
             goal=goal,
             columns=columns,
             means=cleaned.means,

@@ -152,5 +152,6 @@ class State:
             bias=np.zeros_like(self.features.bias),
             bias_scales={},
             gate=None,  # an item is no user with a short history
+            index=None,
         )
         return dataclasses.replace(self, features=features, _views={})

@@ -303,6 +303,7 @@ class Features:
     fresh, fresh_items: ``fresh.Fresh`` and packed [n, D] of items after fitting, for which the bias is [N + n]
     gate: how the weights of dense and sparse sources depend on the user; None: not at all
     cold: what the vectors of items without events have been multiplied by here; None: by nothing
+    index: ``retrieve.Index`` of an approximate search; None: the search is exact
     """
 
     sources: tuple[Source, ...]
@@ -316,6 +317,7 @@ class Features:
     fresh_items: "PackedItems | None" = None
     gate: "Gate | None" = None
     cold: "Cold | None" = None
+    index: Any = None
 
     @property
     def n_items(self) -> int:

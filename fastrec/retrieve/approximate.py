@@ -1,0 +1,247 @@
+"""Approximate retrieval with FAISS on a CPU: an index names candidates, and score_topk scores them exactly.
+
+A candidate has the score that the exact search gives it, to the bit, under the same filters. What an index can lose is
+an item that it does not name: how many of the best ten it names is measured on users of the training data when it is
+built, and an index below the asked recall is refused.
+
+The index holds [v, bias] of every item, so that an inner product with [q, 1] is the score but for the sparse terms,
+in 8 bits a number, in cells around centroids (Jegou, Douze and Schmid 2011). Beside what it finds, an item is a
+candidate when a sparse source has something for it, when it is among the best by the present bias alone, or when its
+bias has been raised since.
+
+Shape legend: N items, D dimensions, B users, k results.
+"""
+
+import importlib
+import importlib.util
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastrec.errors import BackendUnavailable
+from fastrec.retrieve import exact
+from fastrec.types import F32, I64, Bool, Candidates, Csr, Features, Queries
+
+RECALL = 0.95
+#: Users on which the recall is measured, and results of each.
+SAMPLE, RESULTS = 256, 10
+#: An item filter that leaves no more than this, in numbers of its vectors, is searched without the index: measured, an
+#: exact score of a listed item costs as much as about 30 items of a cell.
+_FEW_NUMBERS = 1 << 24
+#: Entries of the lists of all users, beyond which one walk with the filter in the bias is cheaper.
+_LISTED = 1 << 24
+#: Raised items beyond which the index says too little.
+_RAISED = 1 << 16
+#: Places for what the index of a user may find and the user may not have; beyond it a selector is cheaper.
+_SPARE = 512
+#: Items with the largest bias: candidates of everyone.
+_BIASES = 1024
+_TRAIN_PER_CELL, _MOST_CELLS = 48, 1 << 15
+
+
+def missing() -> tuple[str, str] | None:
+    """None where FAISS can be imported, else (reason, remedy)."""
+    if importlib.util.find_spec("faiss") is None:
+        return ("faiss is not installed", "pip install 'fastrec-engine[faiss]', or backend='auto' for the exact search")
+    return None
+
+
+def _faiss() -> Any:
+    gap = missing()
+    if gap is not None:
+        raise BackendUnavailable("retrieve", "faiss", *gap)
+    return importlib.import_module("faiss")
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """An index over the N items of ``Features``.
+
+    index: faiss.IndexIVF over float32 [N, D + 1]
+    probes: cells that are looked at
+    recall: of the best 10 of the exact search, the share that was found for the sample of users
+    bias: float32 [N], what stands in the index
+    """
+
+    index: Any = field(repr=False)
+    probes: int
+    recall: float
+    bias: F32 = field(repr=False)
+
+    @property
+    def note(self) -> str:
+        return f"faiss: {self.index.nlist} cells, {self.probes} looked at, recall@{RESULTS} {self.recall:.3f}"
+
+    def to_bytes(self) -> Any:
+        """uint8 [n]: the index of FAISS as it writes it."""
+        return _faiss().serialize_index(self.index)
+
+    @classmethod
+    def from_bytes(cls, data: Any, probes: int, recall: float, bias: F32) -> "Index":
+        """The reverse of ``to_bytes``; BackendUnavailable without FAISS."""
+        return cls(_faiss().deserialize_index(np.array(data)), probes, recall, bias)
+
+
+def build(features: Features, sample: Queries, *, recall: float = RECALL, seed: int = 0) -> Index:
+    """An index over the items, with as many probes as the sample of users needs for ``recall``.
+
+    Raises BackendUnavailable without FAISS, or where a quarter of the cells does not give the recall.
+    """
+    faiss = _faiss()
+    rows = np.asarray(features.items.rows)
+    n, dims = rows.shape
+    cells = int(min(max(4 * np.sqrt(n), 1), max(n // 39, 1), _MOST_CELLS))
+    quantizer = faiss.IndexFlatIP(dims + 1)
+    index = faiss.IndexIVFScalarQuantizer(
+        quantizer, dims + 1, cells, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
+    index.cp.seed, index.cp.niter = seed + 1, 10
+    index.cp.max_points_per_centroid = _TRAIN_PER_CELL
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[: _TRAIN_PER_CELL * cells])
+    index.train(_with_bias(rows[chosen], features.bias[chosen]))
+    for start in range(0, n, 1 << 16):
+        index.add(_with_bias(rows[start : start + (1 << 16)], features.bias[start : start + (1 << 16)]))
+    wanted = exact.search(features, sample, min(RESULTS, n)).rows
+    probes, found = 1, 0.0
+    while True:
+        built = Index(index, probes, found, features.bias)
+        found = _share(wanted, search(features, built, sample, wanted.shape[1], few=0).rows)
+        if found >= recall:
+            return Index(index, probes, found, features.bias)
+        if probes >= max(cells // 4, 1):
+            raise BackendUnavailable(
+                "retrieve",
+                "faiss",
+                f"the index finds {found:.3f} of the best {RESULTS} items with {probes} of {cells} cells, {recall} was "
+                "asked for",
+                "backend='auto' for the exact search",
+            )
+        probes = min(2 * probes, max(cells // 4, 1))
+
+
+def _with_bias(rows: Any, bias: Any) -> F32:
+    return np.concatenate([rows, np.asarray(bias, np.float32)[:, None]], axis=1, dtype=np.float32)
+
+
+def _share(wanted: I64, found: I64) -> float:
+    """The mean over users of the share of the wanted rows that were found."""
+    there = [np.isin(w[w >= 0], f).mean() for w, f in zip(wanted, found, strict=True) if (w >= 0).any()]
+    return float(np.mean(there)) if there else 1.0
+
+
+def search(
+    features: Features,
+    index: Index,
+    queries: Queries,
+    k: int,
+    *,
+    bias: F32 | None = None,
+    seen: Csr | None = None,
+    allow: Csr | None = None,
+    deny: Csr | None = None,
+    few: int = _FEW_NUMBERS,
+) -> Candidates:
+    """As ``exact.search``, among the candidates that the index names.
+
+    few: numbers in the vectors that a filter leaves, up to which they are all scored instead
+    """
+
+    def among(allow: Csr | None) -> Candidates:
+        return exact.search(features, queries, k, bias=bias, seen=seen, allow=allow, deny=deny)
+
+    n = features.n_items
+    if allow is not None or k >= n // 2:
+        return among(allow)
+    scope = _scope(features, index) if bias is None else _Scope.of(bias, index)
+    if scope.always is None:
+        return among(allow)
+    if scope.passing is not None and scope.left * max(queries.vectors.shape[1], 1) <= few:
+        everyone, users = np.flatnonzero(scope.passing).astype(np.int32), len(queries.vectors)
+        if users * len(everyone) > _LISTED:
+            return among(None)
+        allowed = Csr(np.arange(users + 1, dtype=np.int64) * len(everyone), np.tile(everyone, users), n)
+        return among(allowed)
+    named = _named(index, queries, k, scope.passing, seen, deny)
+    allowed = _union(named, scope, features, queries)
+    return among(allowed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scope:
+    """What a bias says of all items.
+
+    passing: bool [N], and how many are left; None where all pass
+    always: candidates of every user, the best by bias first; None where the bias has moved too far from the index
+    """
+
+    passing: Bool | None
+    left: int
+    always: I64 | None
+
+    @classmethod
+    def of(cls, bias: F32, index: Index) -> "_Scope":
+        n = len(bias)
+        passing = bias > -np.inf
+        left = int(passing.sum())
+        raised = np.flatnonzero(bias > index.bias) if bias is not index.bias else np.empty(0, np.int64)
+        if len(raised) > _RAISED:
+            return cls(passing, left, None)
+        best = np.argpartition(-bias, _BIASES - 1)[:_BIASES] if n > _BIASES else np.arange(n)
+        always = np.union1d(best, raised)
+        return cls(None if left == n else passing, left, always[bias[always] > -np.inf].astype(np.int64))
+
+
+#: By the space that is searched: reading the bias of all items would cost more than the search.
+_scopes: "weakref.WeakKeyDictionary[Features, _Scope]" = weakref.WeakKeyDictionary()
+
+
+def _scope(features: Features, index: Index) -> _Scope:
+    found = _scopes.get(features)
+    if found is None:
+        found = _scopes[features] = _Scope.of(features.bias, index)
+    return found
+
+
+def _named(
+    index: Index, queries: Queries, k: int, passing: Bool | None, seen: Csr | None, deny: Csr | None
+) -> list[I64]:
+    """What the index finds for each user, row -1 where it finds less: enough that k may remain without what the user
+    may not have."""
+    faiss = _faiss()
+    vectors = _with_bias(queries.vectors, np.ones(len(queries.vectors), np.float32))
+    spare = sum((np.diff(x.indptr) for x in (seen, deny) if x is not None), np.zeros(len(vectors), np.int64))
+    selector = None if passing is None else faiss.IDSelectorBitmap(np.packbits(passing, bitorder="little"))
+    found: list[I64] = [np.empty(0, np.int64)] * len(vectors)
+    some = np.flatnonzero(spare <= _SPARE)
+    if len(some):
+        wide = k + int(spare[some].max())
+        parameters = faiss.SearchParametersIVF(nprobe=index.probes, sel=selector)
+        _, rows = index.index.search(np.ascontiguousarray(vectors[some]), wide, params=parameters)
+        for u, row in zip(some, rows, strict=True):
+            found[u] = row
+    for u in np.flatnonzero(spare > _SPARE):
+        free = np.ones(len(index.bias), np.bool_) if passing is None else passing.copy()
+        for x in (seen, deny):
+            if x is not None:
+                free[x.indices[x.indptr[u] : x.indptr[u + 1]]] = False
+        selector = faiss.IDSelectorBitmap(np.packbits(free, bitorder="little"))
+        parameters = faiss.SearchParametersIVF(nprobe=index.probes, sel=selector)
+        found[u] = index.index.search(vectors[u : u + 1], k, params=parameters)[1][0]
+    return found
+
+
+def _union(named: list[I64], scope: _Scope, features: Features, queries: Queries) -> Csr:
+    """All candidates of each user, ascending."""
+    assert scope.always is not None
+    parts = []
+    for u, rows in enumerate(named):
+        mine = [rows[rows >= 0], scope.always]
+        if queries.history is not None and features.similarity is not None:
+            past = queries.history.indices[queries.history.indptr[u] : queries.history.indptr[u + 1]]
+            mine.append(features.similarity.take(past).indices.astype(np.int64))
+        every = np.unique(np.concatenate(mine))
+        parts.append(every.astype(np.int32) if scope.passing is None else every[scope.passing[every]].astype(np.int32))
+    indptr = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
+    return Csr(indptr, np.concatenate([np.empty(0, np.int32), *parts]), features.n_items)
