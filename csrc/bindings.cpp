@@ -174,6 +174,14 @@ PYBIND11_MODULE(_C, m) {
   }, py::kw_only(), py::arg("parts"), py::arg("B"), py::arg("normalize"), py::arg("half"), py::arg("threads"),
      py::arg("out"));
 
+  m.def("block_sums", [](Address data, int64_t bytes, Address key, int threads, bool simd, Address out) {
+    interruptible([&](fastrec::Stop& stop) {
+      fastrec::block_sums(at<const uint8_t>(data), bytes, at<const uint32_t>(key), threads, simd, at<uint64_t>(out),
+                          stop);
+    });
+  }, py::kw_only(), py::arg("data"), py::arg("bytes"), py::arg("key"), py::arg("threads"), py::arg("simd"),
+     py::arg("out"));
+
   m.def("score_std", [](Address queries, int64_t B, int64_t dims, Address covariance, int threads, Address out) {
     interruptible([&](fastrec::Stop& stop) {
       fastrec::score_std(at<const float>(queries), B, dims, at<const double>(covariance), threads, at<double>(out),

@@ -111,4 +111,10 @@ void score_std(const float* queries, int64_t B, int64_t dims, const double* cova
 // out [B]: the population standard deviation over all N items of sum_j history[u, j] * similarity[j, i].
 void sparse_score_std(Csr history, Csr similarity, int64_t B, int64_t N, int threads, double* out, Stop& stop);
 
+// out [ceil(bytes / kSumBlock), 2]: two checksums of 64 bits of every block of the data, the last one padded with zeros;
+// key [kSumBlock / 4 + 4]. Fast enough to check what is read from the page cache.
+constexpr int64_t kSumBlock = 4096;
+void block_sums(const uint8_t* data, int64_t bytes, const uint32_t* key, int threads, bool simd, uint64_t* out,
+                Stop& stop);
+
 }  // namespace fastrec

@@ -25,6 +25,7 @@ from fastrec.persist import write_state
 from fastrec.recommender import load
 from fastrec.side import Links
 from fastrec.state import Settings, State
+from fastrec.store import artifact, read_key
 from fastrec.trend import Trend
 from fastrec.types import BiasSource, Catalog, Embeddings, Features, Interactions
 
@@ -72,6 +73,7 @@ def refit(
     """
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < 1:
         raise ConfigError(f"[refit] margin={margin!r}, expected a number from 0 to below 1")
+    artifact.read(folder, key=read_key(None), full=True)  # what is trained on is looked at as closely as can be
     rec = load(folder, encoder=encoder, store=store)
     state, settings = rec._fitted("refit"), rec._settings
     data = material(state, rec._encoder)

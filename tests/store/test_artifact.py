@@ -1,5 +1,7 @@
 """Artifacts: whole or not there, and every damage is named."""
 
+import ctypes
+import errno
 import hashlib
 import json
 
@@ -10,6 +12,7 @@ import safetensors.numpy
 
 from fastrec.errors import ArtifactError, ConfigError
 from fastrec.store import artifact
+from fastrec.store.checksum import checksum
 
 ARRAYS = {
     "a": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -91,6 +94,51 @@ def test_another_format_version_is_refused(folder):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match="format 99, this version reads 2"):
         artifact.read(folder)
+
+
+def rewrite(folder, change):
+    """The manifest with another entry of arrays-0.safetensors, and a checksum of its own that fits."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest["files"]["arrays-0.safetensors"])
+    manifest["sha256"] = artifact._manifest_digest(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_sha256_is_compared_where_it_is_asked_for(folder):
+    entry = json.loads((folder / "manifest.json").read_text())["files"]["arrays-0.safetensors"]
+    raw = (folder / "arrays-0.safetensors").read_bytes()
+    assert (entry["sha256"], entry["checksum"]) == (hashlib.sha256(raw).hexdigest(), checksum(raw))
+    artifact.read(folder, full=True)
+    rewrite(folder, lambda e: e.update(sha256="0" * 64))
+    artifact.read(folder)
+    with pytest.raises(ArtifactError, match=r"arrays-0\.safetensors does not match its checksum"):
+        artifact.read(folder, full=True)
+
+
+def test_a_folder_of_before_the_checksum(folder):
+    rewrite(folder, lambda e: e.pop("checksum"))
+    artifact.read(folder)
+    raw = bytearray((folder / "arrays-0.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (folder / "arrays-0.safetensors").write_bytes(raw)
+    with pytest.raises(ArtifactError, match=r"arrays-0\.safetensors does not match its checksum"):
+        artifact.read(folder)
+
+
+def test_a_disk_that_fails(folder, monkeypatch):
+    class Libc:
+        """A kernel that cannot read the page."""
+
+        @staticmethod
+        def madvise(*_):
+            ctypes.set_errno(errno.EFAULT)
+            return -1
+
+    monkeypatch.setattr(artifact, "_libc", Libc)
+    with pytest.raises(ArtifactError, match=r"arrays-0\.safetensors cannot be read"):
+        artifact.read(folder)
+    Libc.madvise = staticmethod(lambda *_: ctypes.set_errno(errno.EINVAL) or -1)  # a kernel that knows no such advice
+    artifact.read(folder)
 
 
 def test_not_a_folder(tmp_path):
