@@ -7,7 +7,8 @@
 
 capacity: for each server the largest rate of those tried at which 99 % were answered in time (100 ms) and none
     refused, with the percentiles there. The generator shares the cores with the server; ratios are what counts
-overload: one rate far above the capacity, then the time until the server answers everything again
+overload: a fifth of the rate, then all of it, which is far above the capacity, then the time until the server answers
+    everything again
 
 Arrivals are Poisson; a request that is due and finds no idle connection opens one. Nothing waits for an answer
 before it sends the next request, so that a slow server is not spared (no coordinated omission).
@@ -31,6 +32,7 @@ import numpy as np
 
 IN_TIME_MS = 100.0
 USERS = 20_000
+_TIMES = re.compile(rb"queue;dur=([\d.]+), model;dur=([\d.]+), total;dur=([\d.]+)")
 HERE = Path(__file__).resolve().parent
 
 
@@ -73,7 +75,7 @@ class Load:
 
     def __init__(self, port: int) -> None:
         self.port, self.idle = port, []
-        self.rows: list[tuple[float, float, int, float, float]] = []
+        self.rows: list[tuple[float, float, int, float, float, float]] = []
         self.sent = 0
         bodies = [b'{"users":[%d],"k":10}' % u for u in range(USERS)]
         head = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -85,17 +87,23 @@ class Load:
         return self._random.choice(self._requests)
 
     def answered(self, due: float, status: int, head: bytes) -> None:
-        told = re.search(rb"queue;dur=([\d.]+), model;dur=([\d.]+), total;dur=([\d.]+)", head)
+        told = (
+            None if status != 200 else re.search(rb"queue;dur=([\d.]+), model;dur=([\d.]+), total;dur=([\d.]+)", head)
+        )
         queue, model, total = (float(part) for part in told.groups()) if told else (np.nan,) * 3
-        self.rows.append((due, time.perf_counter() - due, status, model, total - model - queue))
+        self.rows.append((due, time.perf_counter() - due, status, model, total - model - queue, total))
 
-    async def _send(self, due: float) -> None:
+    def _send(self, due: float) -> "asyncio.Task[None] | None":
+        """The generator shares the cores: a request on a connection that is there costs no task."""
         self.sent += 1
         while self.idle:
             connection = self.idle.pop()
             if not connection.transport.is_closing():
                 connection.ask(due)
-                return
+                return None
+        return asyncio.ensure_future(self._open(due))
+
+    async def _open(self, due: float) -> None:
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: Connection(self), "127.0.0.1", self.port
@@ -112,11 +120,12 @@ class Load:
             wait = due - time.perf_counter()
             if wait > 0.0005:
                 await asyncio.sleep(wait)
-            elif len(tasks) % 16 == 0:
+            elif self.sent % 16 == 0:
                 await asyncio.sleep(0)
-            task = asyncio.ensure_future(self._send(due))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            task = self._send(due)
+            if task is not None:
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
         for _ in range(100):
             await asyncio.sleep(0.05)
             if len(self.rows) >= self.sent:
@@ -132,7 +141,7 @@ def measure(port: int, rate: float, seconds: float) -> tuple[dict[str, float], l
         uvloop.run(load.run(rate, seconds))
     except ImportError:
         asyncio.run(load.run(rate, seconds))
-    rows = np.array(load.rows, np.float64).reshape(-1, 5)
+    rows = np.array(load.rows, np.float64).reshape(-1, 6)
     good = rows[rows[:, 2] == 200]
     ms = 1000 * good[:, 1] if len(good) else np.array([1e9])
     beside = ms - good[:, 3] if len(good) else np.array([np.nan])
@@ -148,6 +157,8 @@ def measure(port: int, rate: float, seconds: float) -> tuple[dict[str, float], l
         "beside_model_p50_ms": round(float(np.median(beside)), 3),
         "server_beside_queue_and_model_p50_ms": round(float(np.median(good[:, 4])), 3) if len(good) else float("nan"),
         "model_p50_ms": round(float(np.median(good[:, 3])), 2) if len(good) else float("nan"),
+        "model_p99_ms": round(float(np.percentile(good[:, 3], 99)), 2) if len(good) else float("nan"),
+        "server_p99_ms": round(float(np.percentile(good[:, 5], 99)), 2) if len(good) else float("nan"),
         "refused_p99_ms": round(float(np.percentile(1000 * refused[:, 1], 99)), 2) if len(refused) else 0.0,
     }
     return found, load.rows
@@ -249,11 +260,28 @@ def run_capacity(args: argparse.Namespace) -> dict[str, Any]:
     return out
 
 
+def by_second(rows: list[Any]) -> list[float]:
+    """p99 of the accepted requests of every second, in ms."""
+    good = np.array([(due, late) for due, late, status, *_ in rows if status == 200])
+    second = (good[:, 0] - good[:, 0].min()).astype(int)
+    return [round(float(np.percentile(1000 * good[second == s, 1], 99)), 1) for s in np.unique(second)]
+
+
+def stolen() -> tuple[float, float]:
+    """(time that the host gave to others, time in all), of all cores since the start of the machine."""
+    times = [float(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return times[7], sum(times)
+
+
 def run_overload(args: argparse.Namespace) -> dict[str, Any]:
+    """What a fifth of the rate looks like, then all of it, then a calm time."""
     peer = Peer("fastrec", str(args.model))
     try:
-        before = peer.memory_mb()
+        usual, rows = measure(peer.port, args.rate / 5, max(args.seconds / 4, 5))
+        usual["p99_ms_by_second"] = by_second(rows)
+        before, steal = peer.memory_mb(), stolen()
         found, rows = measure(peer.port, args.rate, args.seconds)
+        gone, ticks = (b - a for a, b in zip(steal, stolen(), strict=True))
         found |= {"memory_before_mb": before, "memory_after_mb": peer.memory_mb()}
         ended = time.perf_counter()
         while time.perf_counter() - ended < 30:
@@ -262,8 +290,10 @@ def run_overload(args: argparse.Namespace) -> dict[str, Any]:
                 break
         found["recovered_within_s"] = round(time.perf_counter() - ended, 2)
         found["calm_p99_ms"] = calm["p99_ms"]
-        thirds = np.array_split(np.array([(due, late) for due, late, status, *_ in sorted(rows) if status == 200]), 3)
-        found["p99_ms_by_third"] = [round(float(np.percentile(1000 * t[:, 1], 99)), 1) for t in thirds]
+        found["p99_ms_by_second"] = by_second(rows)
+        found["median_second_p99_ms"] = float(np.median(found["p99_ms_by_second"]))
+        found["stolen_by_the_host"] = round(gone / ticks, 4)
+        found["at_a_fifth"] = usual
         return found
     finally:
         peer.end()

@@ -4,6 +4,7 @@ settings.py   limits, keys          problems.py  errors as problem+json
 schemas.py    bodies                batcher.py   asks of one window go to the model together
 calls.py      asks -> answers       model.py     the model that is served, and its exchange
 guard.py      ids, keys, limits     metrics.py   Prometheus
+door.py       refusal before parsing
 routes.py     API.md as routes      inspector.py the page to look inside
 server.py     uvicorn, deadlines of connections, workers, SIGTERM
 """

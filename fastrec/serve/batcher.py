@@ -7,10 +7,15 @@ comes at a time it waits for nobody. How long a call of b users takes is learned
 seconds = fixed + b * each. The same estimate closes the door: a request whose answer would come later than
 the target is refused at once instead of served late. (The idea of an estimate is that of Clipper, Crankshaw
 et al. 2017, and of BentoML's dispatcher.)
+
+While the door is closed now and then, many more come than are taken, and whom to take is a choice: those who come late
+in a call wait least for the next one. So the limit of the wait falls until the slowest answers are as fast as without
+the crowd, but never so far that the next call would find nobody; it rises again when nobody is refused.
 """
 
 import asyncio
 import collections
+import contextvars
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor, Future
@@ -26,7 +31,17 @@ from fastrec.serve.settings import ServeSettings
 _SHARE = 0.28
 #: Share of the target that the way through queue and model may take.
 _MODEL = 0.6
-_FORGET = 0.9
+#: Share of the target within which 49 of 50 answers shall leave the model while others are refused.
+_GOAL = 0.5
+#: Answers after which the limit of the wait is looked at.
+_WINDOW = 50
+#: Share of a call, at its end, in which the door is open in any case.
+_OPEN = 0.35
+#: Share of the limit of the wait that a crowd begins with.
+_CROWD = 0.7
+#: Share of the places of a call below which it could have had more.
+_FULL = 0.85
+_FORGET = 0.95
 
 
 @dataclass(eq=False, slots=True)
@@ -52,7 +67,7 @@ class Cost:
 
     def learn(self, users: int, seconds: float) -> None:
         if self._n > 3:  # one call that was held up must not close the door; if it stays so, a few will tell
-            seconds = min(seconds, 4 * self.of(users) + 1e-4)
+            seconds = min(seconds, 2 * self.of(users) + 1e-4)
         sums = (1.0, users, seconds, users * users, users * seconds)
         old = (self._n, self._b, self._t, self._bb, self._bt)
         self._n, self._b, self._t, self._bb, self._bt = (
@@ -71,6 +86,26 @@ class Cost:
     def most(self, seconds: float) -> int:
         """Users that a call of so many seconds can answer; at least 1."""
         return max(1, int((seconds - self.fixed) / self.each)) if self.each > 0 else 2**30
+
+
+#: The place of the request that the running task answers; it is given up when the request enters the queue.
+PLACE: "contextvars.ContextVar[Place | None]" = contextvars.ContextVar("fastrec-place", default=None)
+
+
+class Place:
+    """Room for one request that was let in and is not in the queue yet: its body must still be read."""
+
+    def __init__(self, batcher: "Batcher") -> None:
+        self._batcher: Batcher | None = batcher
+        batcher.coming += 1
+
+    def leave(self) -> bool:
+        """Give the room back; whether it was still held."""
+        if self._batcher is None:
+            return False
+        self._batcher.coming -= 1
+        self._batcher = None
+        return True
 
 
 class Batcher:
@@ -93,12 +128,16 @@ class Batcher:
         self._running_since: float | None = None
         self._running_users = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.cost = Cost()
+        self._took: list[float] = []
+        self._refused = 0
+        self.cost, self.tight = Cost(), 1.0
+        #: Requests that were let in and are on their way to the queue.
+        self.coming = 0
 
     def expected_wait(self, users: int = 1) -> float:
         """Seconds until a request that comes now would have its answer."""
         size = self._size()
-        ahead = self._users + users
+        ahead = self._users + self.coming + users
         full, rest = divmod(ahead, size)
         wait = full * self.cost.of(size) + (self.cost.of(rest) if rest else 0.0)
         if self._running_since is not None:
@@ -109,20 +148,36 @@ class Batcher:
         """Problem 503 where a request that comes now would be answered too late and is not part of the next call."""
         wait = 0.0
         if len(self._waiting) < self._settings.max_queue:
-            if not self._waiting or self._users + users <= self._size():
+            size, ahead = self._size(), self._users + self.coming
+            if (ahead == 0 or ahead + users <= size) and (self.tight == 1.0 or self._running_since is None):
                 return
             wait = self.expected_wait(users)
-            if wait <= _MODEL * self._settings.target:
+            if wait <= max(_MODEL * self._settings.target * self.tight, (1 + _OPEN) * self.cost.of(size)):
                 return
+        self._refused += 1
+        if self.tight == 1.0:
+            self.tight = _CROWD
         self._metrics.rejected.labels("queue_full").inc()
         raise busy(f"[serve] {len(self._waiting)} requests wait already; ask again", wait)
+
+    def _steer(self) -> None:
+        """Bring the limit of the wait to where the answers are fast enough."""
+        slow = sorted(self._took)[-len(self._took) // 50]
+        if slow > _GOAL * self._settings.target:
+            self.tight = max(0.1, 0.85 * self.tight) if self._refused else self.tight
+        elif self.tight < 1:
+            self.tight = min(0.999, 1.05 * self.tight)
+        self._took.clear()
+        self._refused = 0
 
     async def ask(self, key: Hashable, users: int, payload: Any) -> tuple[Any, float, float]:
         """(result of ``work`` for this payload, seconds in the queue, seconds of the call).
 
         Problem 503 where the queue is full or the deadline passes.
         """
-        self.check_door(users)
+        place = PLACE.get()
+        if place is None or not place.leave() or users > 1:
+            self.check_door(users)
         now = time.perf_counter()
         ask = Ask(key, users, payload, now, now + self._settings.timeout, self._loop.create_future())
         self._waiting.append(ask)
@@ -179,6 +234,8 @@ class Batcher:
         self._metrics.queue.set(len(self._waiting))
         if not batch:
             return self._next()
+        if users < _FULL * size:  # the door was closed to some who would have had a place
+            self.tight = min(1.0, 1.2 * self.tight)
         self._metrics.batch.observe(users)
         self._running_since, self._running_users = now, users
         try:
@@ -200,11 +257,14 @@ class Batcher:
             results = [results] * len(batch)
         else:
             self.cost.learn(users, seconds)
+        if len(self._took) >= _WINDOW:
+            self._steer()
         self._next()  # the model first, then those who wait for their answers
         for ask, result in zip(batch, results, strict=True):
             if ask.future.done():
                 continue
             ask.ended = ended
+            self._took.append(ended - ask.arrived)
             if isinstance(result, Exception):
                 ask.future.set_exception(result)
             elif isinstance(result, BaseException):

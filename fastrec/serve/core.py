@@ -13,7 +13,7 @@ from fastapi.responses import Response
 
 from fastrec.errors import ConfigError
 from fastrec.serve import calls, schemas, tracing
-from fastrec.serve.batcher import Batcher
+from fastrec.serve.batcher import Batcher, Place
 from fastrec.serve.guard import State
 from fastrec.serve.metrics import Metrics
 from fastrec.serve.model import Holder, Model
@@ -70,6 +70,11 @@ class Core:
     def check_door(self) -> None:
         """Problem 503 where the queue of the model is full."""
         self.batcher.check_door()
+
+    def enter(self) -> Place:
+        """Room for a request on its way to the queue; Problem 503 where there is none."""
+        self.batcher.check_door()
+        return Place(self.batcher)
 
     def method(self, name: str) -> Any:
         """A method of the recommender; Problem 501 where this version has none."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from fastrec.errors import FastRecError
 from fastrec.serve import problems
+from fastrec.serve.batcher import PLACE, Place
 from fastrec.serve.metrics import Metrics
 from fastrec.serve.problems import Problem
 from fastrec.serve.settings import ADMIN, READ, WRITE, Key, ServeSettings, find_key
@@ -29,14 +30,14 @@ Send = Callable[[Message], Awaitable[None]]
 
 OPEN = 0
 _METHODS = {"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"}
-_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_HEADERS = [
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-_API_HEADERS = [
+API_HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
@@ -81,7 +82,7 @@ class State:
 
 
 class Guard:
-    """The middleware. check_door raises a Problem where the queue of the model is full."""
+    """The middleware. enter gives a request room before the model, or raises a Problem where there is none."""
 
     def __init__(
         self,
@@ -89,10 +90,10 @@ class Guard:
         settings: ServeSettings,
         metrics: Metrics,
         state: State,
-        check_door: Callable[[], None],
+        enter: Callable[[], Place],
     ) -> None:
         self._app, self._settings, self._metrics, self._state = app, settings, metrics, state
-        self._check_door = check_door
+        self._enter = enter
         self._buckets = None if settings.rate is None else Buckets(settings.rate, settings.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,9 +106,9 @@ class Guard:
         began = time.perf_counter()
         given = dict(scope["headers"])
         sent = given.get(b"x-request-id", b"")
-        request_id = sent if _ID.fullmatch(sent) else os.urandom(8).hex().encode()
+        request_id = sent if REQUEST_ID.fullmatch(sent) else os.urandom(8).hex().encode()
         exchange = _Exchange(request_id, self._state, send, began)
-        caller = "-"
+        caller, place = "-", None
         self._state.in_flight += 1
         try:
             path = _path(scope)
@@ -115,7 +116,8 @@ class Guard:
             caller = key.name if key else "-"
             self._limit(scope, key, began)
             if scope["method"] == "POST" and path in ("/recommend", "/similar", "/rank"):
-                self._check_door()
+                place = self._enter()
+                PLACE.set(place)
             length = given.get(b"content-length", b"0")
             if length.isdigit() and int(length) > self._settings.max_body:
                 await self._too_large(receive, exchange)
@@ -129,6 +131,8 @@ class Guard:
             await exchange.problem(problems.of_error(FastRecError()))
         finally:
             self._state.in_flight -= 1
+            if place is not None:
+                place.leave()
             route = getattr(scope.get("route"), "path", None) or "unmatched"
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             seconds = time.perf_counter() - began
@@ -233,9 +237,9 @@ class _Exchange:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self._id), *_HEADERS]
+            headers = [*message.get("headers", ()), (b"x-request-id", self._id), *HEADERS]
             has = {name for name, _ in headers}
-            headers += [pair for pair in _API_HEADERS if pair[0] not in has]
+            headers += [pair for pair in API_HEADERS if pair[0] not in has]
             if self._state.draining and b"connection" not in has:
                 headers.append((b"connection", b"close"))
             # What the server has spent in all, beside the queue and the model that the route has told.

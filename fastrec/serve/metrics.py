@@ -76,6 +76,10 @@ class Metrics:
             times.append(1000 * seconds)
         failed[0] += status >= 500
 
+    def refused(self, route: str, seconds: float) -> None:
+        """Count one request that was refused at the door."""
+        self.finished(route, "POST", 503, seconds)
+
     def text(self) -> tuple[bytes, str]:
         """(exposition, content type)."""
         registry = self.registry

@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from fastrec.errors import ConfigError
 from fastrec.serve import model as models
 from fastrec.serve.application import make
+from fastrec.serve.door import Door
 from fastrec.serve.settings import ServeSettings
 
 log = logging.getLogger("fastrec.serve")
@@ -41,9 +42,12 @@ class Connection(HttpToolsProtocol):
 
     receive_timeout = 15.0
     most = 10_000
+    door: Door | None = None
     _open = 0
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
+    #: Whether the parser has a part of a request.
+    _begun = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         Connection._open += 1
@@ -60,13 +64,25 @@ class Connection(HttpToolsProtocol):
             self._unread.cancel()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        cycle = self.cycle
+        if self.door is not None and not self._begun and (cycle is None or cycle.response_complete):
+            answer = self.door.refuse(data)
+            if answer is not None:
+                self.transport.write(answer)
+                self._disarm()
+                return
+        super().data_received(data)
+
     def on_message_begin(self) -> None:
+        self._begun = True
         super().on_message_begin()
         if self._deadline is None:
             self._arm()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._begun = False
         self._disarm()
 
     def pause_writing(self) -> None:
@@ -194,6 +210,7 @@ def _work(
     """One worker: load, listen, serve."""
     app = make(models.load(path, settings.store), settings)
     Connection.most = most
+    Connection.door = Door(app.state.core)
     Connection.receive_timeout = settings.body_timeout + 5
     config = uvicorn.Config(
         app,

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 
 from fastrec.serve import ServeSettings
-from fastrec.serve.batcher import Batcher, Cost
+from fastrec.serve.batcher import PLACE, Batcher, Cost, Place
 from fastrec.serve.calls import Call, Worker
 from fastrec.serve.metrics import Metrics
 from fastrec.serve.model import Holder, Model
@@ -43,6 +43,85 @@ def test_what_gathers_while_the_model_works_goes_together():
         go.set()
         assert [result for result, _, _ in await asyncio.gather(*asked)] == [2 * i for i in range(20)]
         assert sizes == [1, 19]  # the first waits for nobody
+
+    run(scenario)
+
+
+def test_who_was_let_in_counts_until_he_stands_in_the_queue():
+    go = threading.Event()
+
+    def work(asks):
+        go.wait(10)
+        return [None] * len(asks)
+
+    async def scenario(make):
+        batcher = make(work, max_batch=4)
+        first = asyncio.ensure_future(batcher.ask("key", 1, 0))
+        await asyncio.sleep(0.02)
+        batcher.cost.fixed = 1.0  # a second call would come too late
+        places = []
+        for _ in range(4):
+            batcher.check_door()
+            places.append(Place(batcher))
+        with pytest.raises(Problem):
+            batcher.check_door()
+        assert not batcher._waiting
+
+        async def asks(place):
+            PLACE.set(place)
+            return await batcher.ask("key", 1, 1)
+
+        taken = [asyncio.ensure_future(asks(place)) for place in places[:3]]
+        await asyncio.sleep(0.02)
+        assert (batcher.coming, len(batcher._waiting)) == (1, 3)
+        assert places[3].leave() and not places[3].leave() and batcher.coming == 0
+        go.set()
+        await asyncio.gather(first, *taken)
+
+    run(scenario)
+
+
+def test_in_a_crowd_the_door_opens_late_in_a_call():
+    go = threading.Event()
+
+    def work(asks):
+        go.wait(10)
+        return [None] * len(asks)
+
+    async def scenario(make):
+        batcher = make(work, max_batch=20, target=0.1)
+        running = asyncio.ensure_future(batcher.ask("key", 1, 0))
+        await asyncio.sleep(0.02)
+
+        def may_enter(since):
+            """Whether the door is open so many seconds after the call has begun."""
+            batcher.cost.fixed, batcher.cost.each = 0.02, 0.001
+            batcher._running_users, batcher._running_since = 20, time.perf_counter() - since
+            try:
+                batcher.check_door()
+            except Problem:
+                return False
+            return True
+
+        assert may_enter(0.0) and batcher.tight == 1  # there is room in the next call
+        for _ in range(40):  # slow answers while nobody is refused: the model is slow, and waiting less helps nobody
+            batcher._took = [0.2] * 50
+            batcher._steer()
+        assert batcher.tight == 1
+        for _ in range(40):
+            batcher._took, batcher._refused = [0.2] * 50, 9
+            batcher._steer()
+        assert 0.05 < batcher.tight < 0.2
+        assert not may_enter(0.0) and may_enter(0.02)
+        for _ in range(20):
+            batcher._took, batcher._refused = [0.01] * 50, 9
+            batcher._steer()
+        assert 0.2 < batcher.tight < 1
+        go.set()
+        await running
+        for _ in range(40):  # calls that could have had more
+            await batcher.ask("key", 1, 0)
+        assert batcher.tight == 1
 
     run(scenario)
 
