@@ -8,15 +8,21 @@ from helpers import hash_encoder, interactions
 from fastrec import Recommender, load
 from fastrec.errors import DataError
 from fastrec.models import resolve
+from fastrec.side import Links, Texts
+from fastrec.types import Embeddings, unit
 
-EVERY = ["popularity", "item_item", "directed", "ease", "als", "bpr", "graph", "content"]
+EVERY = ["popularity", "item_item", "directed", "ease", "als", "bpr", "graph", "content", "user_text"]
+EVERY += ["knowledge", "sequential"]
 MODELS = [*EVERY, EVERY]
+#: They need something to compare, or to follow.
+COMPARING = ["bpr", "graph", "knowledge", "sequential"]
 
 
 def fitted(pairs, titles, models):
     """Fitted on (user, item) pairs; with the source alone, or with all of them."""
     events = pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row")
-    items = pl.DataFrame({"item_id": list(titles), "title": list(titles.values())})
+    words = [title.split() for title in titles.values()]  # a list of strings: labels, for "knowledge" and "graph"
+    items = pl.DataFrame({"item_id": list(titles), "title": list(titles.values()), "words": words})
     models = [models] if isinstance(models, str) else models
     return Recommender(encoder=hash_encoder, models=models, progress=False).fit(events, items)
 
@@ -57,7 +63,7 @@ def test_an_item_with_no_events(models, tmp_path):
     assert again.recommend("d", 10).scores.tolist() == rec.recommend("d", 10).scores.tolist()
 
 
-@pytest.mark.parametrize("models", [m for m in MODELS if m not in ("bpr", "graph")], ids=name)
+@pytest.mark.parametrize("models", [m for m in MODELS if m not in COMPARING], ids=name)
 def test_a_catalogue_of_one_item(models):
     rec = fitted([("a", "p"), ("b", "p")], {"p": "red apple"}, models)
     assert sane(rec.recommend("a", 3), 3) == []  # there is no other item
@@ -65,7 +71,7 @@ def test_a_catalogue_of_one_item(models):
     assert sane(rec.recommend("stranger", 3), 3) == ["p"]
 
 
-@pytest.mark.parametrize("models", ["bpr", "graph"])
+@pytest.mark.parametrize("models", COMPARING)
 def test_one_item_cannot_be_compared_and_the_error_says_what_can_be_done(models):
     with pytest.raises(DataError, match=rf"none of the models \({models}\) can use this data; .* add 'popularity'"):
         fitted([("a", "p"), ("b", "p")], {"p": "red apple"}, models)
@@ -80,8 +86,21 @@ def test_one_single_user(models):
 
 @pytest.mark.parametrize("models", MODELS, ids=name)
 def test_one_user_with_one_event_and_nothing_else(models):
-    rec = fitted([("a", "p")], {"p": "red apple", "q": "hammer"}, models)
-    assert sane(rec.recommend("a", 3), 3, "p") == ["q"]
+    only, items = [("a", "p")], {"p": "red apple", "q": "hammer"}
+    if models in ("knowledge", "sequential"):  # nothing in common, and nothing that followed
+        with pytest.raises(DataError, match=rf"none of the models \({models}\)"):
+            fitted(only, items, models)
+        return
+    assert sane(fitted(only, items, models).recommend("a", 3), 3, "p") == ["q"]
+
+
+def described(n_items):
+    """Every item reads the same, and all have one label in common."""
+    texts = ["red apple"] * n_items
+    vectors = unit(hash_encoder(texts))
+    links = Links(np.arange(n_items, dtype=np.int32), np.full(n_items, n_items, np.int32), n_items, n_items + 1)
+    read = Texts(lambda: texts, lambda given: unit(hash_encoder(given)), alone=True)
+    return Embeddings(vectors, np.ones(n_items, np.bool_), read, links)
 
 
 @pytest.mark.parametrize("models", EVERY)
@@ -93,7 +112,7 @@ def test_a_source_says_nothing_that_is_no_number(models):
         interactions([[0, 1, 2]], 3, weights=[0, 0, 0]),
         interactions([[], []], 2),
     ):
-        source = model.fit(data, None, "next")
+        source = model.fit(data, described(data.n_items), "next")
         for array in ("vectors", "bias", "gram"):
             assert np.isfinite(getattr(source, array, 0)).all()
         if hasattr(source, "similarity"):
