@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from fastrec import data, score
 from fastrec.errors import ConfigError, DataError, UnknownIdError
+from fastrec.kinds import U8
 from fastrec.state import Settings, State
-from fastrec.types import F64, I64, Bool, Csr, Interactions
+from fastrec.types import F32, F64, I64, Bool, Csr, Interactions
 
 
 def check_choice(call: str, name: str, value: Any, choices: Sequence[str]) -> None:
@@ -113,7 +114,7 @@ def histories(
         rows = state.items.rows(flat)
         unknown = [flat[i] for i in np.flatnonzero(rows < 0).tolist()]
         times = np.arange(len(rows), dtype=np.float64)
-        weights = np.ones(len(rows), np.float32)
+        weights, kinds = np.ones(len(rows), np.float32), None
     else:
         cleaned = _clean(call, given, state, settings)
         flat = cleaned.items.ids(np.arange(len(cleaned.items))).tolist()
@@ -122,9 +123,10 @@ def histories(
         ids, single = cleaned.users.ids(np.arange(len(cleaned.users))).tolist(), False
         events = cleaned.interactions
         owner, times, weights, rows = events.users, events.times, events.weights, found[events.items]
+        kinds = events.kinds
     if unknown and on_unknown == "raise":
         raise UnknownIdError(call, "item", unknown)
-    return ids, _one_entry_per_item(owner, rows, times, weights, len(ids), len(state.items)), single
+    return ids, _one_entry_per_item(owner, rows, times, weights, kinds, len(ids), len(state.items)), single
 
 
 def _one_history(call: str, items: Any) -> list[Any]:
@@ -149,7 +151,7 @@ def _clean(call: str, events: Any, state: State, settings: Settings) -> data.Cle
 
 
 def _one_entry_per_item(
-    owner: I64, rows: I64, times: F64, weights: npt.NDArray[np.float32], n_users: int, n_items: int
+    owner: I64, rows: I64, times: F64, weights: F32, kinds: U8 | None, n_users: int, n_items: int
 ) -> Interactions:
     """Histories without unknown items (row -1), each item at its last place, as fit merges repeats."""
     place = np.arange(len(rows))
@@ -159,7 +161,8 @@ def _one_entry_per_item(
     _, first = np.unique((owner * n_items + rows)[::-1][known[::-1]], return_index=True)
     last[place[::-1][known[::-1]][first]] = True
     indptr = np.concatenate([[0], np.cumsum(np.bincount(owner[last], minlength=n_users))]).astype(np.int64)
-    return Interactions(indptr, rows[last].astype(np.int32), times[last], weights[last], n_items)
+    kinds = None if kinds is None else kinds[last]
+    return Interactions(indptr, rows[last].astype(np.int32), times[last], weights[last], n_items, kinds)
 
 
 def test_events(given: Any, state: State, settings: Settings) -> tuple[Interactions, Interactions, tuple[str, ...]]:
@@ -177,7 +180,7 @@ def test_events(given: Any, state: State, settings: Settings) -> tuple[Interacti
     n = len(state.items)
     old = np.isin(c.users * n + rows, train.users * n + train.items)
     keep = (rows >= 0) & ~old
-    held = Interactions(c.indptr, np.maximum(rows, 0).astype(np.int32), c.times, c.weights, n).select(keep)
+    held = dataclasses.replace(c, items=np.maximum(rows, 0).astype(np.int32), n_items=n).select(keep)
     notes = []
     if (rows < 0).any():
         notes.append(f"{int((rows < 0).sum()):,} test events are of items that the model does not know: left out")

@@ -101,12 +101,9 @@ def queries(features: Features, histories: Interactions) -> Queries:
     if fresh is None:
         return fuse.queries(features, histories)
     if not len(histories.items) or int(histories.items.max()) < n:
-        h = histories
-        return fuse.queries(features, Interactions(h.indptr, h.items, h.times, h.weights, n))
+        return fuse.queries(features, dataclasses.replace(histories, n_items=n))
     rows, places = np.unique(histories.items, return_inverse=True)
-    local = Interactions(
-        histories.indptr, places.astype(np.int32), histories.times, histories.weights, max(len(rows), 1)
-    )
+    local = dataclasses.replace(histories, items=places.astype(np.int32), n_items=max(len(rows), 1))
     dense: list[tuple[Any, Any, Any]] = []
     for s, weight in zip(features.sources, features.weights, strict=True):
         if isinstance(s, DenseSource):
@@ -263,12 +260,8 @@ def explain(
         return score.explain(features, asked, histories, found, factors)
     rows = np.union1d(histories.items, found.rows[found.rows >= 0]).astype(np.int64)
     rows = rows if len(rows) else np.zeros(1, np.int64)
-    local = Interactions(
-        histories.indptr,
-        np.searchsorted(rows, histories.items).astype(np.int32),
-        histories.times,
-        histories.weights,
-        len(rows),
+    local = dataclasses.replace(
+        histories, items=np.searchsorted(rows, histories.items).astype(np.int32), n_items=len(rows)
     )
     spread, owner, share = _spread(histories, features.fresh, features.items.n_items)
     per_entry = []

@@ -7,12 +7,13 @@ and needs no lock. Source of the idea: persistent (immutable) vectors and path c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from fastrec.kinds import U8
 from fastrec.types import F32, F64, I32, Csr, Interactions
 
 #: Dicts that the changed users are dealt into; copying the tuple and one dict takes microseconds.
@@ -28,25 +29,32 @@ class History(NamedTuple):
     times: F64
     weights: F32
     seen: I32
+    kinds: U8
 
-    def moved(self, item: int, time: float, weight: float) -> "tuple[History, tuple[float, float] | None]":
+    def moved(
+        self, item: int, time: float, weight: float, kind: int = 0
+    ) -> "tuple[History, tuple[float, float] | None]":
         """(the history after one more event, (time, weight) of the entry that the item had before).
 
-        As fitting merges repeats: the time of the last, the sum of the weights up to MOST_WEIGHT.
+        As fitting merges repeats: time and kind of the last, the sum of the weights up to MOST_WEIGHT.
         """
-        items, times, weights, seen = self
+        items, times, weights, seen, kinds = self
         had = np.flatnonzero(items == item)
         before = None
         if len(had):
             at = int(had[0])
             before = (float(times[at]), float(weights[at]))
+            kind = kind if time >= before[0] else int(kinds[at])
             time, weight = max(time, before[0]), before[1] + weight
-            items, times, weights = (np.concatenate([a[:at], a[at + 1 :]]) for a in (items, times, weights))
+            items, times, weights, kinds = (
+                np.concatenate([a[:at], a[at + 1 :]]) for a in (items, times, weights, kinds)
+            )
         else:
             seen = _put(seen, int(np.searchsorted(seen, item)), item)
         place = int(np.searchsorted(times, time, side="right"))
         weight = min(weight, MOST_WEIGHT)
-        return History(_put(items, place, item), _put(times, place, time), _put(weights, place, weight), seen), before
+        items, times, kinds = _put(items, place, item), _put(times, place, time), _put(kinds, place, kind)
+        return History(items, times, _put(weights, place, weight), seen, kinds), before
 
 
 def _put(array: Any, place: int, value: float) -> Any:
@@ -55,7 +63,8 @@ def _put(array: Any, place: int, value: float) -> Any:
     return out
 
 
-NOBODY = History(np.empty(0, np.int32), np.empty(0, np.float64), np.empty(0, np.float32), np.empty(0, np.int32))
+_NONE = np.empty(0, np.int32)
+NOBODY = History(_NONE, np.empty(0, np.float64), np.empty(0, np.float32), _NONE, np.empty(0, np.uint8))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +103,9 @@ class Histories:
             return NOBODY
         span = slice(self.base.indptr[row], self.base.indptr[row + 1])
         seen = self.base_seen.indices[span]
-        return History(self.base.items[span], self.base.times[span], self.base.weights[span], seen)
+        b = self.base
+        kinds = np.zeros(len(seen), np.uint8) if b.kinds is None else b.kinds[span]
+        return History(b.items[span], b.times[span], b.weights[span], seen, kinds)
 
     def put(self, histories: Mapping[int, History], n_users: int) -> "Histories":
         """With these users changed, and ``n_users`` in all."""
@@ -122,15 +133,16 @@ class Histories:
         below[[i for i, _ in mine]] = -1
         base, seen = self.base.take(below), self.base_seen.take(below)
         indptr = base.indptr
-        parts: list[Any] = [base.items, base.times, base.weights, seen.indices]
+        parts: list[Any] = [base.items, base.times, base.weights, seen.indices, base.kinds]
         if mine:
+            parts[4] = np.zeros(len(base.items), np.uint8) if base.kinds is None else base.kinds
             lengths = np.diff(indptr)
             lengths[[i for i, _ in mine]] = [len(h.items) for _, h in mine]
             cuts = [int(indptr[i]) for i, _ in mine]
             parts = [_woven(part, cuts, [h[p] for _, h in mine]) for p, part in enumerate(parts)]
             indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        items, times, weights, had = parts
-        taken = Interactions(indptr, items, times, weights, self.n_items)
+        items, times, weights, had, kinds = parts
+        taken = Interactions(indptr, items, times, weights, self.n_items, kinds)
         return taken, self._with_again(Csr(indptr, had, self.n_items))
 
     def _with_again(self, seen: Csr) -> Csr:
@@ -158,7 +170,7 @@ class Histories:
         if "all" not in self._folded:
             if self.n_changed == 0 and self.n_users == self.base.n_users:
                 b = self.base
-                base = Interactions(b.indptr, b.items, b.times, b.weights, self.n_items)
+                base = replace(b, n_items=self.n_items)
                 self._folded["all"] = base, Csr(b.indptr, self.base_seen.indices, self.n_items)
             else:
                 plain = Histories(self.base, self.base_seen, self.n_users, self.n_items, self.changed)

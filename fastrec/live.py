@@ -25,6 +25,7 @@ from fastrec.data.clean import strength
 from fastrec.errors import ArtifactError, ConfigError
 from fastrec.fresh import fresh_items, joined
 from fastrec.histories import NOBODY, History
+from fastrec.kinds import number
 from fastrec.state import Settings, State
 from fastrec.store import EventStore, Record
 from fastrec.trend import Trend
@@ -269,7 +270,7 @@ class Live:
                 age = max(0.0, trend.start - when)
                 weight *= 2 ** (-age / (self._settings.half_life * _DAY))
             history = changed.get(user) or state.histories.user(user)
-            changed[user], before = history.moved(item, when, weight)
+            changed[user], before = history.moved(item, when, weight, number(kind))
             recount |= trend.seen_until(when)
             if moves and not recount:
                 if before is not None:

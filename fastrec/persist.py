@@ -62,6 +62,8 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "features.bias": state.features.bias,
         "popular.bias": state.popular.bias,
     }
+    if interactions.kinds is not None:
+        arrays["interactions.kinds"] = interactions.kinds
     if state.fresh is not None:
         arrays |= {"fresh.neighbors": state.fresh.neighbors, "fresh.shares": state.fresh.shares}
         arrays |= {f"fresh.vectors.{name}": vectors for name, vectors in state.fresh.vectors.items()}
@@ -192,7 +194,8 @@ def _users(state: State) -> tuple[Vocab, Interactions, Csr]:
 def _fingerprint(interactions: Interactions) -> str:
     """Of the events that the model holds: another set of them gives another one."""
     digest = hashlib.blake2b(digest_size=16)
-    for array in (interactions.indptr, interactions.items, interactions.times, interactions.weights):
+    i = interactions
+    for array in (i.indptr, i.items, i.times, i.weights, *([] if i.kinds is None else [i.kinds])):
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()
 
@@ -236,7 +239,7 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
     n = all_items - (0 if fresh is None else fresh.n_items)
     items = _items(tables["items"], n, removed)
     indptr, rows, times, weights = (arrays[f"interactions.{p}"] for p in ("indptr", "items", "times", "weights"))
-    interactions = Interactions(indptr, rows, times, weights, all_items)
+    interactions = Interactions(indptr, rows, times, weights, all_items, arrays.get("interactions.kinds"))
     again = {int(old): int(new) for old, new in arrays.get("again", ())}
     embeddings = None
     if "embeddings.vectors" in arrays:

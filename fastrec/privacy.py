@@ -122,7 +122,7 @@ def _ranks(source: DenseSource, histories: Interactions) -> F64:
         kept = [np.delete(np.arange(n), j) for j in range(n)]
         at = np.concatenate(kept)
         indptr = (np.arange(n + 1) * (n - 1)).astype(np.int64)
-        without = Interactions(indptr, one.items[at], one.times[at], one.weights[at], one.n_items)
+        without = one.arranged(indptr, at)
         scores = profiles(source, without) @ source.vectors.T
         # The others of his own entries compete with nobody.
         for j, others in enumerate(kept):

@@ -159,14 +159,13 @@ def _merged(histories: Interactions, items: Any, n_items: int) -> Interactions:
     _, last = np.unique(key[::-1], return_index=True)
     keep = np.zeros(len(key), np.bool_)
     keep[len(key) - 1 - last] = True
-    counts = np.concatenate([[0], np.cumsum(keep)])[histories.indptr].astype(np.int64)
-    return Interactions(counts, items[keep].astype(np.int32), histories.times[keep], histories.weights[keep], n_items)
+    return dataclasses.replace(histories, items=items.astype(np.int32), n_items=n_items).select(keep)
 
 
 def _lifted(histories: Interactions, data: Material, n_items: int) -> Interactions:
     """In the rows of the live model."""
     rows = data.rows[histories.items].astype(np.int32)
-    return Interactions(histories.indptr, rows, histories.times, histories.weights, n_items)
+    return dataclasses.replace(histories, items=rows, n_items=n_items)
 
 
 def _ndcg(features: Features, histories: Interactions, targets: Interactions) -> float:

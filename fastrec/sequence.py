@@ -1,6 +1,6 @@
 """The last state of a transformer over item sequences: how a history becomes the query of a SequenceSource.
 
-    x_0 = gain * v(item) + position [+ gap] [+ strength]
+    x_0 = gain * v(item) + position [+ gap] [+ strength] [+ kind]
     x_i = block_i(x_(i-1)), causal, and the query is the normalised last row of norm(x_L)
 
 Shape legend: T tokens, D width, H heads, F width of the feed-forward layer. Written with ``ops`` alone: serving needs
@@ -65,7 +65,7 @@ def contributions(source: SequenceSource, history: Interactions, target: int) ->
     without = [kept[kept != j] for j in range(first, n)]
     at = np.concatenate([kept, *without])
     indptr = np.cumsum([0, n] + [len(w) for w in without]).astype(np.int64)
-    variants = Interactions(indptr, history.items[at], history.times[at], history.weights[at], history.n_items)
+    variants = history.arranged(indptr, at)
     scores = queries(source, variants).astype(np.float64) @ source.vectors[target].astype(np.float64)
     parts = np.zeros(n)
     parts[first:] = np.maximum(scores[0] - scores[1:], 0.0)
@@ -83,6 +83,8 @@ def _last_states(source: SequenceSource, likes: Interactions, lengths: I64) -> F
         x += p["gaps"][gap_buckets(likes.times, likes.indptr)[at]]
     if "strengths" in p:
         x += p["strengths"][strength_buckets(likes.weights[at])]
+    if "kinds" in p:
+        x += p["kinds"][0 if likes.kinds is None else likes.kinds[at]]
     x = x.astype(np.float32)
     for number in range(source.layers):
         x = _block(source, f"blocks.{number}.", x, cu)

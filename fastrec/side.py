@@ -8,6 +8,13 @@ import numpy as np
 from fastrec.types import F32, I32
 
 
+def unit(vectors: F32) -> F32:
+    """Rows divided by their L2 norm, float32 [n, D]; a zero row stays zero."""
+    length = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    out: F32 = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    return out
+
+
 @dataclass(frozen=True, eq=False)
 class Texts:
     """How the items read, and what reads other texts as theirs were read.

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from fastrec.gate import Gate
+    from fastrec.kinds import U8
     from fastrec.ops import PackedItems
     from fastrec.side import Links, Texts
     from fastrec.unchosen import Cold
@@ -42,13 +43,6 @@ def _check(name: str, array: npt.NDArray[Any], dtype: type[np.generic], shape: t
         want is not None and want != got for want, got in zip(shape, array.shape, strict=False)
     ):
         raise AssertionError(f"{name} has shape {array.shape}, expected {shape}")
-
-
-def unit(vectors: F32) -> F32:
-    """Rows divided by their L2 norm, float32 [n, D]; a zero row stays zero."""
-    length = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    out: F32 = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
-    return out
 
 
 def _gather(indptr: I64, rows: npt.ArrayLike) -> tuple[I64, I64]:
@@ -105,6 +99,7 @@ class Interactions:
         the input where the data has no timestamps
     weights: float32 [n], >= 0, strength of the preference; 0 means seen, but no sign of liking (dislike)
     n_items: N
+    kinds: uint8 [n], the kind of that event as ``fastrec.kinds`` numbers it; None where no event has one
     """
 
     indptr: I64
@@ -112,13 +107,14 @@ class Interactions:
     times: F64
     weights: F32
     n_items: int
+    kinds: "U8 | None" = None
 
     def __post_init__(self) -> None:
         _check("Interactions.indptr", self.indptr, np.int64, (None,))
         n = int(self.indptr[-1])
-        _check("Interactions.items", self.items, np.int32, (n,))
-        _check("Interactions.times", self.times, np.float64, (n,))
-        _check("Interactions.weights", self.weights, np.float32, (n,))
+        dtypes: dict[str, type[np.generic]] = {"items": np.int32, "times": np.float64, "weights": np.float32}
+        for name, dtype in (dtypes if self.kinds is None else {**dtypes, "kinds": np.uint8}).items():
+            _check(f"Interactions.{name}", getattr(self, name), dtype, (n,))
 
     @property
     def n_users(self) -> int:
@@ -131,13 +127,17 @@ class Interactions:
 
     def take(self, rows: npt.ArrayLike) -> "Interactions":
         """The histories of these users, in this order; row -1 gives an empty history."""
-        indptr, at = _gather(self.indptr, rows)
-        return Interactions(indptr, self.items[at], self.times[at], self.weights[at], self.n_items)
+        return self.arranged(*_gather(self.indptr, rows))
+
+    def arranged(self, indptr: I64, at: I64 | Bool) -> "Interactions":
+        """The entries at these places as histories that begin at ``indptr``."""
+        kinds = None if self.kinds is None else self.kinds[at]
+        return Interactions(indptr, self.items[at], self.times[at], self.weights[at], self.n_items, kinds)
 
     def select(self, keep: Bool) -> "Interactions":
         """The same users with only the entries where ``keep`` [n] is true."""
         counts = np.concatenate([[0], np.cumsum(keep)])[self.indptr].astype(np.int64)
-        return Interactions(counts, self.items[keep], self.times[keep], self.weights[keep], self.n_items)
+        return self.arranged(counts, keep)
 
     def decayed(self, decay: float | None) -> F32:
         """Weight of every entry, float32 [n]: weight * exp(-rank / decay); a user's newest entry has rank 0."""

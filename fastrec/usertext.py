@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastrec.errors import ConfigError
-from fastrec.types import F32, F64, DenseSource, Interactions, unit
+from fastrec.side import unit
+from fastrec.types import F32, F64, DenseSource, Interactions
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ FOUNDATION = {
     "config",
     "errors",
     "gate",
+    "kinds",
     "ops",
     "profiles",
     "ridge",

@@ -16,6 +16,7 @@ from fastrec.data.columns import Columns
 from fastrec.data.read import read
 from fastrec.data.vocab import Vocab, encode
 from fastrec.errors import ConfigError, DataError
+from fastrec.kinds import numbers
 from fastrec.side import Links
 from fastrec.types import F64, Catalog, Interactions, Report
 
@@ -113,7 +114,8 @@ def clean(
     table = None if items is None else catalogs.read_items(items, c.item_id, item_vocab, strict, where, counts, notes)
     catalog, item_vocab = catalogs.align(table, item_vocab, counts)
     links = triples.links(knowledge, catalog, item_vocab, strict, where, notes)
-    merged = merge.merge(user_rows, item_rows, when, strength, len(user_vocab), len(item_vocab))
+    kind = numbers(events["kind"]) if "kind" in events.columns else None
+    merged = merge.merge(user_rows, item_rows, when, strength, len(user_vocab), len(item_vocab), kind)
     counts["repeats_merged"] = events.height - len(merged.items)
     report = Report(
         **counts, users=len(user_vocab), items=len(item_vocab), events=len(merged.items), notes=tuple(notes)

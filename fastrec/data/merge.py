@@ -5,6 +5,7 @@ import numpy.typing as npt
 import polars as pl
 import scipy.sparse as sp
 
+from fastrec.kinds import U8
 from fastrec.types import F32, F64, I32, I64, Bool, Interactions
 
 #: Most that the events of one user with one item may weigh together: a film played daily is no better than ten.
@@ -30,7 +31,9 @@ def first_of_duplicates(user: I32, item: I32, rest: pl.DataFrame) -> Bool | None
     return None if first.all() else first
 
 
-def merge(user: I32, item: I32, time: F64, weight: F64, n_users: int, n_items: int) -> Interactions:
+def merge(
+    user: I32, item: I32, time: F64, weight: F64, n_users: int, n_items: int, kind: U8 | None = None
+) -> Interactions:
     """One entry per (user, item), by user and time, equal times in the order of the input."""
     order = _stable_order(user, n_users)
     if not _rising(user[order], time[order]):
@@ -50,7 +53,8 @@ def merge(user: I32, item: I32, time: F64, weight: F64, n_users: int, n_items: i
     kept[keep] = True
     strengths: F32 = np.minimum(total[kept], MOST_WEIGHT).astype(np.float32)
     indptr: I64 = np.concatenate([[0], np.cumsum(np.bincount(user[kept], minlength=n_users))]).astype(np.int64)
-    return Interactions(indptr, item[kept], time[kept], strengths, n_items)
+    kinds = None if kind is None else kind[order][kept]
+    return Interactions(indptr, item[kept], time[kept], strengths, n_items, kinds)
 
 
 def _stable_order(rows: I32, n_rows: int) -> npt.NDArray[np.integer]:

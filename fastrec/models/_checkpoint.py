@@ -25,6 +25,7 @@ def path(settings: "Sequential", interactions: Interactions, embeddings: Embeddi
     digest = hashlib.sha256(f"{_FORMAT} {goal} {interactions.n_items}".encode())
     digest.update(json.dumps({**dataclasses.asdict(settings), "checkpoint": None}, sort_keys=True).encode())
     arrays = [interactions.indptr, interactions.items, interactions.times, interactions.weights]
+    arrays += [] if interactions.kinds is None else [interactions.kinds]
     arrays += [] if embeddings is None else [embeddings.vectors, embeddings.known]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)

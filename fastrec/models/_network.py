@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastrec import ops
+from fastrec.kinds import COUNT
 from fastrec.ops import _triton
 from fastrec.sequence import EPS, GAPS, STRENGTHS, feed_forward
 from fastrec.types import I64
@@ -181,6 +182,7 @@ class Network(nn.Module):
         length: int,
         gaps: bool,
         strengths: bool,
+        kinds: bool,
         texts: Tensor | None,
         seen: Tensor,
     ) -> None:
@@ -193,6 +195,7 @@ class Network(nn.Module):
         self.positions = nn.Parameter(torch.randn(length, width) * 0.1)
         self.gaps = nn.Parameter(torch.zeros(GAPS, width)) if gaps else None
         self.strengths = nn.Parameter(torch.zeros(STRENGTHS, width)) if strengths else None
+        self.kinds = nn.Parameter(torch.zeros(COUNT, width)) if kinds else None
         if backbone == "gpt2":
             blocks: list[nn.Module] = [Gpt2Block(layer, heads) for layer in _gpt2(width, layers, heads)]
         else:
@@ -220,14 +223,14 @@ class Network(nn.Module):
         parts: list[Group] | Packed,
         gaps: Tensor,
         strengths: Tensor,
+        kinds: Tensor,
         drop: Dropout,
     ) -> Tensor:
         """The normalised state behind every token, [T, D]; items: [N, D] as ``items()`` gives them."""
         x = functional.embedding(rows, items) * self.gain + functional.embedding(places, self.positions)
-        if self.gaps is not None:
-            x = x + functional.embedding(gaps, self.gaps)
-        if self.strengths is not None:
-            x = x + functional.embedding(strengths, self.strengths)
+        for table, buckets in ((self.gaps, gaps), (self.strengths, strengths), (self.kinds, kinds)):
+            if table is not None:
+                x = x + functional.embedding(buckets, table)
         x = drop(x)
         for block in self.blocks:
             x = block(x, parts, drop)

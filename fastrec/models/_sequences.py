@@ -15,7 +15,7 @@ class Batch:
 
     rows, targets: int64 [T], each item and the one that followed it
     places: int64 [T], place of the token in its sequence
-    gaps, strengths: int64 [T], buckets
+    gaps, strengths, kinds: int64 [T], buckets
     lengths: int64 [S], descending
     """
 
@@ -24,6 +24,7 @@ class Batch:
     places: I64
     gaps: I64
     strengths: I64
+    kinds: I64
     lengths: I64
 
     def shards(self, tokens: int) -> list["Batch"]:
@@ -35,9 +36,9 @@ class Batch:
         out = []
         for first, last in itertools.pairwise(bounds):
             span = slice(int(ends[first - 1]) if first else 0, int(ends[last - 1]))
-            arrays = (self.rows, self.targets, self.places, self.gaps, self.strengths)
-            rows, targets, places, gaps, strengths = (a[span] for a in arrays)
-            out.append(Batch(rows, targets, places, gaps, strengths, self.lengths[first:last]))
+            arrays = (self.rows, self.targets, self.places, self.gaps, self.strengths, self.kinds)
+            rows, targets, places, gaps, strengths, kinds = (a[span] for a in arrays)
+            out.append(Batch(rows, targets, places, gaps, strengths, kinds, self.lengths[first:last]))
         return out
 
 
@@ -50,6 +51,7 @@ class Sequences:
         self.items = likes.items.astype(np.int64)
         self.gaps = gap_buckets(likes.times, likes.indptr)
         self.strengths = strength_buckets(likes.weights)
+        self.kinds = np.zeros(len(self.items), np.int64) if likes.kinds is None else likes.kinds.astype(np.int64)
         self.tokens = int(np.maximum(np.diff(self.indptr) - 1, 0).sum())
 
     def epoch(self, random: np.random.Generator, tokens: int) -> list[tuple[I64, I64]]:
@@ -82,7 +84,8 @@ class Sequences:
         starts, lengths = starts[order], lengths[order]
         places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         at = np.repeat(starts, lengths) + places
-        return Batch(self.items[at], self.items[at + 1], places, self.gaps[at], self.strengths[at], lengths)
+        extra = self.gaps[at], self.strengths[at], self.kinds[at]
+        return Batch(self.items[at], self.items[at + 1], places, *extra, lengths)
 
 
 class Negatives:

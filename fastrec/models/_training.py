@@ -119,7 +119,7 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = Network(
-                s.backbone, s.width, s.layers, s.heads, s.length, s.time_gaps, s.strengths, texts, seen
+                s.backbone, s.width, s.layers, s.heads, s.length, s.time_gaps, s.strengths, s.kinds, texts, seen
             ).to(self.device)
         self.negatives = Negatives(sequences.items, interactions.n_items, s.negative_power, s.negatives)
         self.log_expected = self.negatives.log_expected
@@ -205,13 +205,14 @@ class _Run:
     ) -> torch.Tensor:
         """The summed loss of the tokens of a shard; ``items`` and ``expected`` are those of this step."""
         s = self.settings
-        arrays = (self.local[batch.rows], self.local[batch.targets], batch.places, batch.gaps, batch.strengths)
-        rows, targets, places, gaps, strengths, negatives, log_expected = (
+        arrays = (self.local[batch.rows], self.local[batch.targets], batch.places)
+        extra = [torch.from_numpy(a).to(self.device) for a in (batch.gaps, batch.strengths, batch.kinds)]
+        rows, targets, places, negatives, log_expected = (
             torch.from_numpy(a).to(self.device) for a in (*arrays, drawn, expected)
         )
         parts = parts_of(batch.lengths, self.device)
         with self._precision():
-            states = self.network(items, rows, places, parts, gaps, strengths, Dropout(s.dropout, *seed, 1))
+            states = self.network(items, rows, places, parts, *extra, Dropout(s.dropout, *seed, 1))
         return sampled_softmax(states.float(), items, targets, negatives, log_expected, s.temperature)
 
     def _precision(self) -> Any:

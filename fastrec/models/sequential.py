@@ -73,7 +73,10 @@ class Sequential:
     """Add an embedding of the time since the entry before."""
 
     strengths: bool = False
-    """Add an embedding of the weight of the event: its kind, or the stars."""
+    """Add an embedding of the weight of the event: what its kind counts, or the stars."""
+
+    kinds: bool = False
+    """Add an embedding of the kind of the event: "view", "cart", "purchase", ..."""
 
     device: str = "auto"
     """"auto", "cpu" or "cuda", for training; on CUDA it computes in bfloat16."""
@@ -102,7 +105,7 @@ class Sequential:
             _check_number(field, getattr(self, field), 0, math.inf, above=True)
         for field, most in (("weight_decay", math.inf), ("negative_power", math.inf), ("dropout", 0.95)):
             _check_number(field, getattr(self, field), 0, most, above=False)
-        for field in ("time_gaps", "strengths"):
+        for field in ("time_gaps", "strengths", "kinds"):
             if not isinstance(getattr(self, field), bool):
                 raise ConfigError(f"[sequential] {field}={getattr(self, field)!r}, expected True or False")
         if self.checkpoint is not None and not isinstance(self.checkpoint, str):

@@ -8,8 +8,8 @@ from helpers import hash_encoder, interactions
 from fastrec import Recommender, load
 from fastrec.errors import DataError
 from fastrec.models import resolve
-from fastrec.side import Links, Texts
-from fastrec.types import Embeddings, unit
+from fastrec.side import Links, Texts, unit
+from fastrec.types import Embeddings
 
 EVERY = ["popularity", "item_item", "directed", "ease", "als", "bpr", "graph", "content", "user_text"]
 EVERY += ["knowledge", "sequential"]

@@ -11,8 +11,8 @@ from fastrec.models import Graph, Knowledge
 from fastrec.models.graph import entities, propagation
 from fastrec.models.knowledge import entity_features, leading, metric_root
 from fastrec.profiles import profiles
-from fastrec.side import Links
-from fastrec.types import Embeddings, unit
+from fastrec.side import Links, unit
+from fastrec.types import Embeddings
 
 _COLLABORATIVE = ["popularity", "item_item", "directed"]
 

@@ -9,6 +9,7 @@ from helpers import hash_encoder
 
 from fastrec import ConfigError, DataError, Recommender, Sequential, load
 from fastrec.errors import BackendUnavailable
+from fastrec.kinds import COUNT, number
 from fastrec.models import _network, _training, resolve
 from fastrec.models._loss import sampled_softmax
 from fastrec.models._network import Dropout, Network, groups
@@ -49,14 +50,16 @@ def test_serving_gives_the_states_of_training(backbone, options):
         times=10.0 ** rng.uniform(0, 8, 37),
         weights=rng.uniform(0.2, 9, 37),
     )
+    data = dataclasses.replace(data, kinds=rng.integers(0, COUNT, 37).astype(np.uint8))
     torch.manual_seed(1)
-    net = Network(backbone, 16, 2, 4, 9, options, options, None, torch.ones(7, dtype=torch.bool))
+    net = Network(backbone, 16, 2, 4, 9, options, options, options, None, torch.ones(7, dtype=torch.bool))
     with torch.no_grad():
         for p in net.parameters():  # biases and gaps begin at zero, where an error would not show
             p.add_(0.1 * torch.randn_like(p))
         places = np.concatenate([np.arange(n) for n in lengths])
         gaps, strengths = gap_buckets(data.times, data.indptr), strength_buckets(data.weights)
-        tensors = [torch.from_numpy(a) for a in (data.items.astype(np.int64), places, gaps, strengths)]
+        arrays = data.items.astype(np.int64), places, gaps, strengths, data.kinds.astype(np.int64)
+        tensors = [torch.from_numpy(a) for a in arrays]
         parts = groups(lengths)
         assert any(g.places is not None for g in parts)
         want = net(net.items(), tensors[0], tensors[1], parts, *tensors[2:], Dropout(0.0))[data.indptr[1:] - 1]
@@ -122,6 +125,29 @@ def test_the_next_item_of_a_circle_is_learned(backbone):
     assert best.tolist() == [6, 12, 0, 8]
 
 
+def test_the_kind_of_the_last_event_decides_what_follows():
+    rng = np.random.default_rng(0)
+    histories, kinds = [], []
+    for _ in range(300):  # after "view" the next item, after "purchase" the one that is opposite
+        item, length = int(rng.integers(0, 24)), int(rng.integers(4, 12))
+        history, of = [], []
+        for _ in range(length):
+            history.append(item)
+            of.append(number(("view", "purchase")[int(rng.integers(0, 2))]))
+            item = (item + (1 if of[-1] == number("view") else 12)) % 24
+        histories.append(history)
+        kinds.append(np.array(of, np.uint8))
+    data = dataclasses.replace(interactions(histories, 24), kinds=np.concatenate(kinds))
+    model = dataclasses.replace(SMALL, epochs=25, stop=25)
+    asked = interactions([[3, 4, 5], [3, 4, 5]], 24)
+    asked = dataclasses.replace(asked, kinds=np.array([number("view")] * 5 + [number("purchase")], np.uint8))
+    source = dataclasses.replace(model, kinds=True).fit(data, None, "next")
+    assert (profiles(source, asked) @ source.vectors.T).argmax(axis=1).tolist() == [6, 17]
+    blind = model.fit(data, None, "next")
+    best = (profiles(blind, asked) @ blind.vectors.T).argmax(axis=1)
+    assert best[0] == best[1]
+
+
 def test_an_item_without_events_is_found_by_its_text():
     # Even users read even items: the texts say which is which, and item 23 has a text alone.
     rng = np.random.default_rng(0)
@@ -167,9 +193,9 @@ def test_any_number_of_threads_gives_the_same(monkeypatch):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_an_empty_batch(backbone):
-    net = Network(backbone, 8, 1, 2, 5, False, False, None, torch.ones(3, dtype=torch.bool))
+    net = Network(backbone, 8, 1, 2, 5, False, False, False, None, torch.ones(3, dtype=torch.bool))
     none = torch.zeros(0, dtype=torch.int64)
-    states = net(net.items(), none, none, groups(np.zeros(0, np.int64)), none, none, Dropout(0.5, 0))
+    states = net(net.items(), none, none, groups(np.zeros(0, np.int64)), none, none, none, Dropout(0.5, 0))
     assert states.shape == (0, 8)
     loss = sampled_softmax(states, net.items(), none, torch.tensor([[0, 1]]), torch.zeros(3), 0.1)
     loss.backward()
@@ -228,6 +254,7 @@ def test_cuda_without_a_device():
         {"backbone": "rnn"}, {"width": 0}, {"width": True}, {"heads": 5}, {"length": 0}, {"epochs": 2.0}, {"stop": 0},
         {"patience": 0}, {"negatives": 0}, {"temperature": 0}, {"temperature": float("nan")}, {"dropout": 1.0},
         {"dropout": -0.1}, {"learning_rate": "fast"}, {"weight_decay": -1}, {"time_gaps": 1}, {"device": "tpu"},
+        {"kinds": 1},
         {"checkpoint": 3}, {"seed": -1}, {"gradient_norm": 0}, {"negative_power": -1}, {"batch_tokens": 0},
     ],
 )  # fmt: skip
@@ -241,7 +268,11 @@ def test_settings_out_of_range(change):
 
 @pytest.fixture(scope="module")
 def fitted(events, items):
-    models = ["popularity", "item_item", dataclasses.replace(SMALL, stop=None, time_gaps=True, strengths=True)]
+    models = [
+        "popularity",
+        "item_item",
+        dataclasses.replace(SMALL, stop=None, time_gaps=True, strengths=True, kinds=True),
+    ]
     return Recommender(encoder=hash_encoder, models=models, weights="equal").fit(events, items)
 
 
