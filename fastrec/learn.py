@@ -24,11 +24,13 @@ _USERS = 2000
 #: The best of every source that compete for the first places of a user.
 _POOL = 100
 _RIDGE = 1e-4
-#: Multiples that ``climb`` tries, and the relative gain that it takes for more than noise.
+#: Multiples that ``climb`` tries, and the standard errors of a gain above which it is more than noise.
 _STEPS = (0.0, 0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
-_GAIN = 0.002
+_ERRORS = 1.0
 #: Fewer holdout users than this teach nothing.
 _FEWEST = 20
+#: Last events of users that are wanted as lessons, and the share of a history that may be among them.
+_LESSONS, _SHARE = 4000, 0.2
 
 
 def holdout(interactions: Interactions, goal: str) -> tuple[Interactions, Interactions]:
@@ -42,21 +44,61 @@ def holdout(interactions: Interactions, goal: str) -> tuple[Interactions, Intera
     return interactions.select(~held), interactions.select(held)
 
 
+def lessons(interactions: Interactions, goal: str) -> tuple[Interactions, Interactions, Interactions]:
+    """(what models are fitted on, histories, what came next), the last two over the same rows; row u is user u.
+
+    As ``holdout``, but for the next event a few users teach more than one lesson each: also what came before their last
+    event, as long as it is in the newest fifth of the history. The weights of 900 users with one lesson each are noise:
+    another order of the rows gives others. Histories of these lessons stand behind those of all users.
+    """
+    train, held = holdout(interactions, goal)
+    lengths = np.diff(interactions.indptr)
+    wanted = -(-_LESSONS // max(int((lengths >= 2).sum()), 1))
+    each = np.where(lengths >= 2, np.clip((_SHARE * lengths).astype(np.int64), 1, wanted), 0)
+    if goal != "next" or not each.any() or each.max() == 1:
+        return train, train, held
+    age = np.repeat(interactions.indptr[1:], lengths) - 1 - np.arange(len(interactions.items))
+    histories, next_events = [train], [held]
+    for back in range(1, int(each.max())):
+        rows = np.flatnonzero(each > back)
+        histories.append(interactions.select(age > back).take(rows))
+        next_events.append(interactions.select(age == back).take(rows))
+    past = interactions.select(age >= np.repeat(each, lengths))
+    return past, _joined(histories), _joined(next_events)
+
+
+def _joined(parts: Sequence[Interactions]) -> Interactions:
+    """The rows of all parts behind one another."""
+    ends = np.cumsum([0, *(len(p.items) for p in parts)])
+    indptr = np.concatenate([[0], *(p.indptr[1:] + end for p, end in zip(parts, ends, strict=False))]).astype(np.int64)
+    arrays = ([getattr(p, name) for p in parts] for name in ("items", "times", "weights"))
+    items, times, weights = (np.concatenate(a) for a in arrays)
+    kinds = None if parts[0].kinds is None else np.concatenate([p.kinds for p in parts])
+    return Interactions(indptr, items, times, weights, parts[0].n_items, kinds)
+
+
 def tune(
-    candidates: Sequence[Sequence[Source]], train: Interactions, held: Interactions, seed: int
+    candidates: Sequence[Sequence[Source]],
+    train: Interactions,
+    held: Interactions,
+    seed: int,
+    n_users: int | None = None,
 ) -> tuple[list[int], F64, Gate | None] | None:
     """(place of the best variant of every source, their weights float64 [M], how users move them), or None where too
     few users are held out.
 
-    candidates: the variants of every source, fitted on ``train``; the best is the one with the largest NDCG
-        alone, the first of equals
+    candidates: the variants of every source, fitted on what lies before ``held``; the best is the one with the largest
+        NDCG alone, the first of equals
+    train, held: histories and what came next, see ``lessons``
+    n_users: rows of different users; the others come again. None: all of them
     """
     rng = np.random.default_rng(seed)
     able = np.flatnonzero((np.diff(held.indptr) > 0) & (np.diff(train.indptr) > 0))
     if len(able) < _FEWEST:
         return None
     most = max(_FEWEST, _CELLS // train.n_items)
-    users = rng.permutation(able)[:most]
+    again = np.zeros(len(able), np.bool_) if n_users is None else able >= n_users
+    users = np.concatenate([rng.permutation(able[~again]), rng.permutation(able[again])])[:most]
     rows = max(1, _BLOCK // train.n_items)
     blocks = [
         (train.take(users[first : first + rows]), held.take(users[first : first + rows]))
@@ -69,7 +111,9 @@ def tune(
     sources = [v[place] for v, place in zip(candidates, chosen, strict=True)]
     names, fixed = [s.name for s in sources], [isinstance(s, BiasSource) for s in sources]
     span = float(train.times.min()), float(train.times.max())
-    pooled = scores, targets, open_items, weights, train.take(users), span
+    # Its standard errors are those of different users.
+    one = np.arange(min(len(users), int((~again).sum())))
+    pooled = scores[:, one], targets.take(one), open_items[one], weights, train.take(users[one]), span
     return chosen, weights, gating.gate(names, fixed, *pooled, _ndcg_by_user)
 
 
@@ -179,13 +223,13 @@ def climb(scores: F32, targets: Interactions, open_items: Bool, start: F64) -> F
     """From ``start`` uphill in NDCG@10, one weight at a time; float64 [M].
 
     The softmax loss looks at the whole catalogue, users at the first ten. Each weight is tried at multiples
-    of what it is (and of the mean weight, where it is 0); a step is taken when it gains more than noise would.
-    Two rounds, then it stops.
+    of what it is (and of the mean weight, where it is 0); a step is taken when it gains more than a standard error,
+    paired by user. Two rounds, then it stops.
     """
     weights = start.copy()
-    best = _ndcg(np.tensordot(weights.astype(np.float32), scores, 1), targets, open_items)
+    best = _ndcg_by_user(np.tensordot(weights.astype(np.float32), scores, 1), targets, open_items)
     for _ in range(2):
-        before = best
+        before = weights
         for m in range(len(weights)):
             base = weights[m] if weights[m] > 0 else weights.mean()
             for factor in _STEPS:
@@ -193,10 +237,11 @@ def climb(scores: F32, targets: Interactions, open_items: Bool, start: F64) -> F
                 trial[m] = factor * base
                 if not trial.any() or trial[m] == weights[m]:
                     continue
-                value = _ndcg(np.tensordot(trial.astype(np.float32), scores, 1), targets, open_items)
-                if value > best * (1 + _GAIN):
+                value = _ndcg_by_user(np.tensordot(trial.astype(np.float32), scores, 1), targets, open_items)
+                gain = value - best
+                if gain.mean() > _ERRORS * gain.std() / np.sqrt(len(gain)):
                     best, weights = value, trial
-        if best == before:
+        if weights is before:
             break
     return weights
 

@@ -101,13 +101,13 @@ def _learn(
 ) -> tuple[Sequence[Model], dict[str, float] | None, Gate | None, dict[str, float]]:
     """(models with what "auto" turned out to mean, weight by name, how users move the weights, weight by name for items
     without events); as they came and nothing where there is too little data."""
-    train, held = learn.holdout(interactions, goal)
+    train, histories, held = learn.lessons(interactions, goal)
     if not len(train.items) or not len(held.items):
         return models, None, None, {}
     by_name = {m.name: m for m in models}
     sources = fit_sources(models, train, embeddings, goal)
     variants = [by_name[s.name].variants(s, train) for s in sources]
-    found = learn.tune([[source for _, source in v] for v in variants], train, held, seed)
+    found = learn.tune([[source for _, source in v] for v in variants], histories, held, seed, train.n_users)
     if found is None:
         return models, None, None, {}
     settled = {s.name: v[place][0] for s, v, place in zip(sources, variants, found[0], strict=True)}

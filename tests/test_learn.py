@@ -52,6 +52,38 @@ def test_holdout_period_cuts_time():
     assert train.n_users == held.n_users == data.n_users
 
 
+def test_few_users_teach_several_lessons():
+    rng = np.random.default_rng(6)
+    lengths = np.array([1, 2, 9, 10, 40, 0])
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    n = int(indptr[-1])
+    items = np.concatenate([rng.permutation(40)[:m] for m in lengths]).astype(np.int32)
+    kinds = rng.integers(0, 5, n).astype(np.uint8)
+    data = Interactions(indptr, items, np.arange(float(n)), np.ones(n, np.float32), 40, kinds)
+    past, histories, held = learn.lessons(data, "next")
+    assert np.diff(past.indptr).tolist() == [1, 1, 8, 8, 32, 0]  # a fifth at most is taken away
+    train, last = learn.holdout(data, "next")
+    for found, want in ((histories, train), (held, last)):
+        first = found.take(np.arange(6))
+        for name in ("indptr", "items", "times", "kinds"):
+            np.testing.assert_array_equal(getattr(first, name), getattr(want, name))
+    assert histories.n_users == held.n_users == 6 + 1 + 7  # one more of 10 entries, seven more of 40
+    for row in range(6, 14):
+        (item,), before = held.take([row]).items, histories.take([row]).items
+        user = 3 if row == 6 else 4
+        mine = data.take([user]).items.tolist()
+        assert mine[: len(before) + 1] == [*before, item] and len(before) >= len(past.take([user]).items)
+
+
+def test_many_users_and_periods_teach_one_lesson_each(monkeypatch):
+    data = chains(np.random.default_rng(0))
+    monkeypatch.setattr(learn, "_LESSONS", 300)
+    for goal in ("next", "period"):
+        past, histories, held = learn.lessons(data, goal)
+        assert past is histories
+        np.testing.assert_array_equal(held.items, learn.holdout(data, goal)[1].items)
+
+
 def test_short_decay_is_found_and_noise_gets_no_weight():
     rng = np.random.default_rng(1)
     data = chains(rng)
