@@ -15,7 +15,8 @@ import scipy.sparse as sp
 
 from fastrec import ridge
 from fastrec.errors import ConfigError
-from fastrec.models._decay import check_decay, decay_variants, resolve_decay
+from fastrec.models import _arrays
+from fastrec.models._decay import check_decay, check_device, decay_variants, resolve_decay
 from fastrec.types import F32, Embeddings, FoldInSource, Interactions
 
 
@@ -42,6 +43,9 @@ class Als:
     """A history entry of rank r (newest 0) weighs exp(-r / decay) when a user is folded in; None for no decay;
     "auto": learned. The item factors do not depend on it."""
 
+    device: str = "cpu"
+    """"cpu", or "cuda": the training on a GPU with CuPy, in the same steps."""
+
     seed: int | None = None
     """Of the first factors; None: that of the Recommender."""
 
@@ -57,25 +61,33 @@ class Als:
             if not 0 < value < np.inf:
                 raise ConfigError(f"[als] {field}={value!r}, expected a number > 0")
         check_decay(self.name, self.decay)
+        check_device(self.name, self.device)
 
     variants = decay_variants
 
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> FoldInSource | None:
         """The item factors, and what folding a history in needs; None without any event of weight."""
         likes = interactions.select(interactions.weights > 0)
+        xp = _arrays.cupy(self.name) if self.device == "cuda" else None
         if not len(likes.items):
             return None
         shape = (likes.n_users, likes.n_items)
         extra = sp.csr_matrix((likes.weights * np.float32(self.alpha), likes.items, likes.indptr), shape=shape)
-        by_item = extra.T.tocsr()
         rng = np.random.default_rng(self.seed or 0)
         users = rng.normal(0, 0.01, (shape[0], self.factors)).astype(np.float32)
         items = rng.normal(0, 0.01, (shape[1], self.factors)).astype(np.float32)
+        if xp is not None:
+            items = _arrays.als(xp, extra, users, items, self.regularization, self.iterations, self.steps)
+            return self._source(items, goal)
+        by_item = extra.T.tocsr()
         for _ in range(self.iterations):
             for rows, others, events in ((users, items, extra), (items, users, by_item)):
                 gram = _gram(others, self.regularization)
                 # Preference 1 with confidence 1 + alpha * weight.
                 ridge.solve(rows, others, gram, events.indptr, events.indices, 1 + events.data, events.data, self.steps)
+        return self._source(items, goal)
+
+    def _source(self, items: F32, goal: str) -> FoldInSource:
         return FoldInSource(
             self.name,
             items,

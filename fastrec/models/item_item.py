@@ -12,7 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from fastrec.errors import ConfigError
-from fastrec.models._decay import check_decay, decay_variants, resolve_decay
+from fastrec.models import _arrays
+from fastrec.models._decay import check_decay, check_device, decay_variants, resolve_decay
 from fastrec.models._neighbors import neighbors
 from fastrec.types import Csr, Embeddings, Interactions, SparseSource
 
@@ -36,6 +37,9 @@ class ItemItem:
     decay: float | str | None = "auto"
     """A history entry of rank r (newest 0) weighs exp(-r / decay); None for no decay; "auto": by goal."""
 
+    device: str = "cpu"
+    """"cpu", or "cuda": the products on a GPU with CuPy."""
+
     name: ClassVar[str] = "item_item"
 
     def __post_init__(self) -> None:
@@ -47,6 +51,7 @@ class ItemItem:
         if not (self.shrinkage >= 0 and np.isfinite(self.shrinkage)):
             raise ConfigError(f"[item_item] shrinkage={self.shrinkage!r}, expected a number >= 0")
         check_decay(self.name, self.decay)
+        check_device(self.name, self.device)
 
     variants = decay_variants
 
@@ -60,11 +65,15 @@ class ItemItem:
     def _neighbors(self, weighted: "sp.csr_matrix") -> Csr:
         """The best ``neighbors`` of each item; an item is not its own neighbour."""
         n = weighted.shape[1]
+        xp = _arrays.cupy(self.name) if self.device == "cuda" else None
         by_item = weighted.T.tocsr()
         norms = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
 
         def likenesses(first: int, last: int) -> "sp.csr_matrix":
-            block = (by_item[first:last] @ weighted).tocsr()
+            if xp is None:
+                block = (by_item[first:last] @ weighted).tocsr()
+            else:
+                block = sp.csr_matrix(_arrays.likenesses(xp, weighted, first, last))
             if self.similarity != "bm25":
                 owner = np.repeat(norms[first:last], np.diff(block.indptr))
                 block.data = block.data / (owner * norms[block.indices] + self.shrinkage)
