@@ -3,16 +3,14 @@
     raw tables -> Interactions + Catalog -> PackedTokens -> Embeddings -> Features
                -> Candidates -> Recommendations
 
-Shape legend, used in every docstring of the package:
-
-    U users, N items, n events, B users of one call, D dimensions, S sequences, T tokens,
-    k results, nnz stored entries of a sparse matrix
+Shape legend, used in every docstring of the package: U users, N items, n events, B users of one call, D dimensions,
+S sequences, T tokens, k results, nnz stored entries of a sparse matrix.
 
 A *row* is the position of a user or an item inside the model (int32 or int64, from 0); an *id* is the
 caller's own str or int. Only ``fastrec.data.vocab`` turns one into the other.
 
-The checks here are about our own stages, so they are assertions in spirit: they raise ``AssertionError``
-with the name of the field. What callers hand in is checked at the public functions, with typed errors.
+The checks here are about our own stages: ``AssertionError`` with the name of the field. What callers hand in is
+checked at the public functions, with typed errors.
 """
 
 from dataclasses import dataclass, field
