@@ -10,9 +10,14 @@ namespace FASTREC_LEVEL {
 static float probe_fma(int64_t rounds) {
   constexpr int kSums = kProbeSums;
   Vec sums[kSums];
-  volatile float one = 1.0f;  // or the compiler sees equal sums, and adds up one in place of several
-  for (int i = 0; i < kSums; ++i) sums[i] = Vec::all(one);
-  const Vec shrink = Vec::all(-1e-3f * one), other = Vec::all(one);
+  float ones[kLanes];
+  for (int i = 0; i < kLanes; ++i) ones[i] = 1.0f;
+  // Read anew for every sum and every register of it, or the compiler sees equal ones and adds up one for several.
+  for (int i = 0; i < kSums; ++i) {
+    asm volatile("" : : "r"(ones) : "memory");
+    sums[i] = Vec::load(ones);
+  }
+  const Vec shrink = Vec::all(-1e-3f * ones[0]), other = Vec::all(ones[1]);
   for (int64_t r = 0; r < rounds * (24 / kSums); ++r) {
 #pragma GCC unroll 24
     for (int i = 0; i < kSums; ++i) sums[i].add_product(shrink, other);
