@@ -1,4 +1,4 @@
-// What is done to the hits of a user between walks, written once over the Vec of a level.
+// What is done to the hits of a user between two tiles, written once over the Vec of a level.
 #pragma once
 
 #include "simd.h"
@@ -81,13 +81,12 @@ static float kth_low(const Hits& hits, int32_t k, float low) {
     if (largest[i] > high) high = largest[i];
   }
   if (bottom > low) low = bottom;
-  if (!(low > -1e37f && high < 1e37f)) return __builtin_nanf("");
   for (int step = 0; step < kSteps; ++step) {
     const float middle = low + (high - low) / 2;
     int32_t count = first > middle ? -beyond : 0;
     for (int32_t i = 0; i < n; i += kLanes) count += Vec::load(hits.lows + i).count_above(middle);
     (count >= k ? low : high) = middle;
-    if (count >= k && count <= k + k / 16 + 1) break;  // near enough
+    if (count >= k && count - k <= k / 16 + 1) break;  // near enough
   }
   return low;
 }

@@ -12,7 +12,7 @@ constexpr int kLanes = 16;      // items of a panel
 constexpr int kMaxPanels = 4;   // panels of the widest tile
 constexpr int kHitsBeyond = kLanes * (kMaxPanels + 1);  // places that a tile and a whole vector may take after flush_at
 
-// What passed the threshold of one user, in columns of flush_at + kHitsBeyond places.
+// What passed the threshold of one user, in columns of at least flush_at + kHitsBeyond places.
 struct Hits {
   float cut;  // a score passes when it is larger
   int32_t count;
@@ -47,7 +47,7 @@ struct Tile {
   const char* ahead;        // what the next walk reads first, or null: ahead_bytes of it are fetched for every panel
   int64_t ahead_bytes;
   void* context;
-  void (*flush)(void* context, int64_t user);  // empties the hits of a user, may raise the cut
+  void (*flush)(void* context, int64_t user);  // makes room in the hits of a user, may raise the cut
   // What a score may be off, per user, in units of the two errors of a panel.
   const float* item_weight;   // [n_users], at least |q|
   const float* query_weight;  // [n_users], at least |q - q'|
@@ -88,7 +88,7 @@ struct Kernel {
   // Keeps of the hits from this one on those above the cut which the user may get; all may where lists is null.
   void (*keep)(Hits& hits, int32_t from, RowLists* lists);
   // Nearly the k-th largest lower bound, of at least k hits, and never more than it; or low, where k hits are known to
-  // have that. By bisection, as counting has no branches to guess. NaN where the bounds are too far apart for it.
+  // have that. By bisection, as counting has no branches to guess. The bounds lie within 1.5e38 (see screen_holds).
   float (*kth_low)(const Hits& hits, int32_t k, float low);
   // The limits of the machine: multiply-adds that do not wait for one another, [rounds] of 24 * 16, and the
   // reading of n floats, n a multiple of 64. They return something so that the work is done.

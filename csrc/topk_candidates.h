@@ -64,6 +64,7 @@ struct User {
   Bound bound;
   RowLists lists;
   std::unique_ptr<char[]> columns{};  // of the hits
+  size_t places = 0;                  // in each of them
   int32_t kept = 0;                   // hits that are above the cut of the last prune and that the user may get
   size_t next_prune = 0;
   std::vector<uint64_t> best{};  // the best by exact score, at most k

@@ -1,7 +1,6 @@
 #include "topk_search.h"
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
 
 #include "check.h"
@@ -24,9 +23,11 @@ void select_best(std::vector<uint64_t>& keys, size_t k) {
   std::nth_element(keys.begin(), keys.begin() + (k - 1), keys.end(), std::greater<uint64_t>());
 }
 
-// Gives the hits columns of more places, or their first ones.
+// Lets the hits grow to flush_at before they are looked at: in new columns where there are not enough places.
 void make_room(User& user, Hits& hits, size_t flush_at) {
+  hits.flush_at = static_cast<int32_t>(flush_at);
   const size_t places = flush_at + kHitsBeyond, n = static_cast<size_t>(hits.count);
+  if (places <= user.places) return;
   require(places < (size_t{1} << 31), "hits are counted in int32");
   std::unique_ptr<char[]> columns(new char[places * 12]);
   float* scores = reinterpret_cast<float*>(columns.get());
@@ -34,8 +35,8 @@ void make_room(User& user, Hits& hits, size_t flush_at) {
   int32_t* rows = reinterpret_cast<int32_t*>(lows + places);
   std::copy_n(hits.scores, n, scores), std::copy_n(hits.lows, n, lows), std::copy_n(hits.rows, n, rows);
   hits.scores = scores, hits.lows = lows, hits.rows = rows;
-  hits.flush_at = static_cast<int32_t>(flush_at);
   user.columns = std::move(columns);
+  user.places = places;
 }
 
 }  // namespace
@@ -59,11 +60,11 @@ void Search::run(int64_t first, int64_t last, int64_t panel_first, int64_t panel
     user.next_prune = k_ + kFirstHits;
     Hits hits{};
     hits.cut = -kInf;
-    make_room(user, hits, std::min(user.next_prune, kMostFirstHits));
     if (kind_ == ScreenKind::kNone || (a_.allow && a_.allow.size(u) <= shortest_walk)) {
       score_all(user, hits);
       finish(user, hits, found[u - first]);
     } else {
+      make_room(user, hits, std::min(user.next_prune, kMostFirstHits));
       users_.push_back(std::move(user));
       hits_.push_back(hits);
       words_.insert(words_.end(), words.begin(), words.end());
@@ -201,22 +202,9 @@ void Search::flush(int64_t i) {
   level_.keep(hits, user.kept, &user.lists);
   user.kept = hits.count;
   if (static_cast<size_t>(hits.count) >= user.next_prune) prune(user, hits);
-  const size_t flush_at = std::min(user.next_prune, std::max<size_t>(2 * hits.count, kMostFirstHits));
-  if (flush_at > static_cast<size_t>(hits.flush_at)) {
-    make_room(user, hits, flush_at);
-  } else {
-    hits.flush_at = static_cast<int32_t>(flush_at);
-  }
-}
-
-void Search::raise_kth_low(User& user, const Hits& hits) const {
-  float low = level_.kth_low(hits, static_cast<int32_t>(k_), user.kth_low);
-  if (std::isnan(low)) {
-    std::vector<float> sorted(hits.lows, hits.lows + hits.count);
-    std::nth_element(sorted.begin(), sorted.begin() + (k_ - 1), sorted.end(), std::greater<float>());
-    low = sorted[k_ - 1];
-  }
-  user.kth_low = std::max(user.kth_low, low);
+  // Some more than there are, or every hit that the user may not have would be looked at alone.
+  const size_t count = static_cast<size_t>(hits.count), least = count + 2 * kLanes;
+  make_room(user, hits, std::max(least, std::min(user.next_prune, std::max(2 * count, kMostFirstHits))));
 }
 
 // Raises the cut and drops what is below it. The next time is when the hits have doubled, so that a hit costs a
@@ -231,7 +219,7 @@ void Search::prune(User& user, Hits& hits) {
       hits.count = static_cast<int32_t>(k_);
       hits.cut = std::max(hits.cut, score_of(keys_[k_ - 1]));
     } else {
-      raise_kth_low(user, hits);
+      user.kth_low = std::max(user.kth_low, level_.kth_low(hits, static_cast<int32_t>(k_), user.kth_low));
       hits.cut = std::max(hits.cut, just_below(static_cast<double>(user.kth_low) - 2.0 * user.bound.pad));
       level_.keep(hits, 0, nullptr);
       if (static_cast<size_t>(hits.count) > k_ + kRefineAt) {
@@ -241,7 +229,7 @@ void Search::prune(User& user, Hits& hits) {
     }
   }
   user.kept = hits.count;
-  user.next_prune = std::max<size_t>(2 * hits.count, k_ + kFirstHits);
+  user.next_prune = std::max(2 * static_cast<size_t>(hits.count), k_ + kFirstHits);
 }
 
 void Search::keys_of(const Hits& hits) {
@@ -252,7 +240,7 @@ void Search::keys_of(const Hits& hits) {
 // Replaces the scores of the walk by the exact ones and keeps the best k.
 void Search::refine(User& user, Hits& hits) {
   rows_.assign(hits.rows, hits.rows + hits.count);
-  hits.count = user.kept = 0;
+  hits.count = 0;
   score(user);
 }
 
@@ -278,8 +266,7 @@ float Search::cut_of(const User& user) const {
 void Search::settle(User& user, Hits& hits) {
   if (user.bound.exact) return;
   prune(user, hits);
-  // As many as one turn of the exact scores takes. Where little is left over, a second round costs more than it saves.
-  const size_t first = (k_ + kLanes - 1) / kLanes * kLanes;
+  const size_t first = (k_ + kLanes - 1) / kLanes * kLanes;  // as many as whole turns of the exact scores take
   if (static_cast<size_t>(hits.count) <= first) return refine(user, hits);
   keys_of(hits);
   select_best(keys_, first);
@@ -295,7 +282,8 @@ void Search::settle(User& user, Hits& hits) {
 }
 
 void Search::finish(User& user, const Hits& hits, std::vector<uint64_t>& found) {
-  for (int32_t i = 0; i < hits.count; ++i) user.best.push_back(to_key(hits.scores[i], hits.rows[i]));  // exact, or none
+  for (int32_t i = 0; i < hits.count; ++i)
+    user.best.push_back(to_key(hits.scores[i], hits.rows[i]));  // exact, or none
   std::sort(user.best.begin(), user.best.end(), std::greater<uint64_t>());
   if (user.best.size() > k_) user.best.resize(k_);
   found = std::move(user.best);

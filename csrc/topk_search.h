@@ -32,7 +32,6 @@ class Search {
   void fill_bias(int64_t panel, int64_t end);
   void flush(int64_t i);
   void prune(User& user, Hits& hits);
-  void raise_kth_low(User& user, const Hits& hits) const;
   void keys_of(const Hits& hits);
   void refine(User& user, Hits& hits);
   void score(User& user);

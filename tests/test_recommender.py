@@ -209,8 +209,9 @@ def test_rank(rec):
 
 
 def test_vectors(rec):
-    assert rec.user_vectors(["u1", "u2"]).shape == (2, 24)
-    assert rec.item_vectors(["i1"]).shape == (1, 24)
+    n, width = rec.user_vectors(["u1", "u2"]).shape
+    assert n == 2 and width >= 24  # content, and what else was kept
+    assert rec.item_vectors(["i1"]).shape == (1, width)
 
 
 # ---- the object itself

@@ -9,6 +9,7 @@ Spinning thread pools of MKL, OpenMP and OpenBLAS slow each other down several t
 share a process.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -184,7 +185,7 @@ ENGINES = {
 
 
 class Probe:
-    """The limits of the machine by fastrec's own loops."""
+    """The limits of the machine by fastrec's own loops: the best of some passes."""
 
     def __init__(self) -> None:
         self.values: Any = None
@@ -198,14 +199,21 @@ class Probe:
             self.values = aligned((size,))
             self.values[:] = 1.0
         module = _native.module("probe")
-        flops, read = module.probe(
-            values=_native.ptr(self.values, np.float32),
-            n=len(self.values),
-            rounds=1_000_000,
-            threads=config.threads(None),
-            simd="",
-        )
-        return {"flops": flops, "bytes": read}
+        limits = {"flops": 0.0, "bytes": 0.0}
+        end = time.perf_counter() + 0.02
+        # The first pass over what fits into the cache only brings it there.
+        for turn in itertools.count():
+            flops, read = module.probe(
+                values=_native.ptr(self.values, np.float32),
+                n=len(self.values),
+                rounds=1_000_000 if turn < 2 else 1,
+                threads=config.threads(None),
+                simd="",
+            )
+            if turn:
+                limits = {"flops": max(limits["flops"], flops), "bytes": max(limits["bytes"], read)}
+                if time.perf_counter() > end:
+                    return limits
 
 
 def main() -> None:

@@ -188,6 +188,43 @@ def test_items_in_the_worst_order(level):
     np.testing.assert_array_equal(rows, [[5002, 5001, 5000, 4999, 4998]] * 9)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_long_lists_of_a_user_who_is_not_walked_for(level, dtype):
+    rng = np.random.default_rng(3)
+    n = 20_000
+    items, q = rng.standard_normal((n, 8), np.float32), rng.standard_normal((1, 8), np.float32)
+    allow = np.sort(rng.choice(n, 2000, replace=False)).astype(np.int32)
+    seen, ends = allow[::2].copy(), np.array([0, 2000])
+    lists = {"allow": (ends, allow), "seen": (ends // 2, seen)}
+    got = ops.score_topk(q, ops.pack_items(items, dtype=dtype), 10, **lists)
+    same(got, ops.score_topk(q, items, 10, **lists, backend="reference"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_every_second_row_is_denied(level, dtype):
+    rng = np.random.default_rng(4)
+    n = 10_240
+    items, q = rng.standard_normal((n, 8), np.float32), rng.standard_normal((2, 8), np.float32)
+    rows = np.arange(0, n, 2, dtype=np.int32)
+    deny = (np.array([0, len(rows), 2 * len(rows)]), np.concatenate([rows, rows + 1]))
+    for k in (3, 40):
+        got = ops.score_topk(q, ops.pack_items(items, dtype=dtype), k, deny=deny)
+        same(got, ops.score_topk(q, items, k, deny=deny, backend="reference"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_bounds_far_apart(level, dtype):
+    rng = np.random.default_rng(5)
+    n = 3000
+    q = (rng.standard_normal((3, 8)) * 5e17).astype(np.float32)
+    items = (rng.standard_normal((n, 8)) * 3e17).astype(np.float32)
+    for low, high in ((-1e37, 1e37), (-3e38, 3e38)):
+        bias = np.zeros(n, np.float32)
+        bias[5], bias[1000] = low, high
+        got = ops.score_topk(q, ops.pack_items(items, dtype=dtype), 10, bias=bias)
+        same(got, ops.score_topk(q, items, 10, bias=bias, backend="reference"))
+
+
 def test_the_best_are_all_seen(level):
     """Seen items must not raise the threshold."""
     v = -np.arange(3000, dtype=np.float32)[:, None]
