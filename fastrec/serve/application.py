@@ -28,7 +28,9 @@ def make(recommender: Any, settings: ServeSettings | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, problems.on_http)
     app.add_exception_handler(RequestValidationError, problems.on_invalid)
     app.add_exception_handler(FastRecError, problems.on_fastrec)
-    app.add_middleware(Guard, settings=settings, metrics=core.metrics, state=core.state, enter=core.enter)
+    app.add_middleware(
+        Guard, settings=settings, metrics=core.metrics, state=core.state, enter=core.enter, trace=core.trace
+    )
     if settings.cors:
         app.add_middleware(
             CORSMiddleware,

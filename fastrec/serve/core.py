@@ -87,7 +87,7 @@ class Core:
     async def answer(self, call: calls.Call) -> Response:
         """The answer of the model to a call that waits in the queue."""
         self.check_sizes(call)
-        with self.trace("fastrec.answer", method=call.method, users=len(call.subjects)):
+        with self.trace.span("fastrec.answer", method=call.method, users=len(call.subjects)):
             (content, kind), queued, took = await self.batcher.ask(call.key, max(1, len(call.subjects)), call)
         timing = f"queue;dur={1000 * queued:.2f}, model;dur={1000 * took:.2f}"
         return Response(content, headers={"Server-Timing": timing}, media_type=kind)
@@ -100,7 +100,7 @@ class Core:
         self._writing += 1
         began = time.perf_counter()
         try:
-            with self.trace("fastrec.write"):
+            with self.trace.span("fastrec.write"):
                 return await asyncio.get_running_loop().run_in_executor(self.writers, change)
         finally:
             self._writing -= 1

@@ -20,6 +20,7 @@ from fastrec.serve.batcher import PLACE, Place
 from fastrec.serve.metrics import Metrics
 from fastrec.serve.problems import Problem
 from fastrec.serve.settings import ADMIN, READ, WRITE, Key, ServeSettings, find_key
+from fastrec.serve.tracing import Tracing
 
 log = logging.getLogger("fastrec.serve")
 
@@ -91,9 +92,10 @@ class Guard:
         metrics: Metrics,
         state: State,
         enter: Callable[[], Place],
+        trace: Tracing,
     ) -> None:
         self._app, self._settings, self._metrics, self._state = app, settings, metrics, state
-        self._enter = enter
+        self._enter, self._trace = enter, trace
         self._buckets = None if settings.rate is None else Buckets(settings.rate, settings.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,6 +112,7 @@ class Guard:
         exchange = _Exchange(request_id, self._state, send, began)
         caller, place = "-", None
         self._state.in_flight += 1
+        begun = self._trace.begin(given, str(scope["method"]))
         try:
             path = _path(scope)
             key = self._admit(scope, given, path)
@@ -136,6 +139,7 @@ class Guard:
             route = getattr(scope.get("route"), "path", None) or "unmatched"
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             seconds = time.perf_counter() - began
+            self._trace.end(begun, method, route, exchange.status, request_id)
             self._metrics.finished(route, method, exchange.status, seconds)
             if log.isEnabledFor(logging.INFO):
                 line = {

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, Stric
 
 MOST_IDS = 100_000
 
-Id = Annotated[StrictStr, Field(max_length=4096)] | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+Id = Annotated[StrictStr, Field(max_length=4096)] | Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
 Ids = Annotated[list[Id], Field(max_length=MOST_IDS)]
 Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Text = Annotated[StrictStr, Field(max_length=20_000)]
