@@ -19,6 +19,7 @@ from fastrec.data import Vocab
 from fastrec.errors import ConfigError, DataError
 from fastrec.fresh import landmarks
 from fastrec.histories import Histories
+from fastrec.inside import encoder_of, settings_of, state_of
 from fastrec.live import fused_bias
 from fastrec.models import resolve
 from fastrec.persist import write_state
@@ -75,8 +76,8 @@ def refit(
         raise ConfigError(f"[refit] margin={margin!r}, expected a number from 0 to below 1")
     artifact.read(folder, key=read_key(None), full=True)  # what is trained on is looked at as closely as can be
     rec = load(folder, encoder=encoder, store=store)
-    state, settings = rec._fitted("refit"), rec._settings
-    data = material(state, rec._encoder)
+    state, settings = state_of(rec, "refit"), settings_of(rec)
+    data = material(state, encoder_of(rec))
     cut = float(np.quantile(data.interactions.times, 1 - HELD)) if len(data.interactions.times) else 0.0
     newest = data.interactions.times > cut
     train = data.interactions.select(~newest)
@@ -96,7 +97,7 @@ def refit(
     replaced = force or candidate >= live * (1 - margin)
     result = Refit(live, candidate, len(users), len(targets.items), honest, replaced)
     if replaced:
-        write_state(folder, _fitted_anew(state, settings, data), settings, rec._encoder)
+        write_state(folder, _fitted_anew(state, settings, data), settings, encoder_of(rec))
     return result
 
 

@@ -1,6 +1,7 @@
 """What the routes of one app share: the model, the queue before it, and the threads."""
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from fastapi.responses import Response
 
+from fastrec import inside
 from fastrec.errors import ConfigError
 from fastrec.serve import calls, schemas, tracing
 from fastrec.serve.batcher import Batcher, Place
@@ -21,6 +23,7 @@ from fastrec.serve.problems import Problem, busy
 from fastrec.serve.settings import ServeSettings
 
 _T = TypeVar("_T")
+log = logging.getLogger("fastrec.serve")
 
 
 class Core:
@@ -31,6 +34,8 @@ class Core:
         self.metrics = Metrics()
         self.state = State()
         self.holder = Holder(model, self.metrics, settings.store)
+        if not self.durable:
+            log.warning("[serve] no event store: events, items and erasures are lost when this process ends")
         self.on_reload: Callable[[str], None] = lambda path: None
         self.trace = tracing.tracer(settings.tracing)
         self._work = calls.Worker(self.holder, self.metrics)
@@ -40,6 +45,11 @@ class Core:
         self._writing = 0
         # A test client may bring a loop of its own for every request.
         self._batchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Batcher] = weakref.WeakKeyDictionary()
+
+    @property
+    def durable(self) -> bool:
+        """Whether what POST /events takes outlives the process."""
+        return inside.is_durable(self.holder.current.recommender)
 
     def _pool(self, name: str, threads: int) -> ThreadPoolExecutor:
         if self._pid != os.getpid():  # threads do not survive a fork, and the lock may have been held in it

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import copy
 import dataclasses
 import hashlib
 import re
@@ -19,6 +18,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from fastrec import inside
 from fastrec.errors import UnknownIdError
 from fastrec.serve import calls, schemas
 from fastrec.serve.core import Core
@@ -64,7 +64,7 @@ class Views:
 
     def __init__(self, model: Model) -> None:
         self.model, self.made = model, time.monotonic()
-        self.state = model.recommender._fitted("inspect")
+        self.state = inside.state_of(model.recommender, "inspect")
         self.items: list[Any] = model.recommender.item_ids
         self.users: list[Any] = model.recommender.user_ids
         self._texts = {"item": _text(self.items), "user": _text(self.users)}
@@ -85,7 +85,7 @@ class Views:
             "weights": rec.weights,
             "title": self.title,
             "columns": self.state.catalog.table.column_names,
-            "text": content and rec._encoder is not None,
+            "text": content and inside.encoder_of(rec) is not None,
             "ints": self.model.ints,
             "some_users": self.users[:5],
         }
@@ -175,7 +175,7 @@ def reweighted(model: Model, factors: dict[str, float]) -> Model:
     """The same model with other weights for its sources: they are part of the queries and of the bias alone."""
     if all(factor == 1 for factor in factors.values()):
         return model
-    state = model.recommender._fitted("inspect")
+    state = inside.state_of(model.recommender, "inspect")
     features = state.features
     bias, scales = features.bias.astype(np.float64), dict(features.bias_scales)
     weights = features.weights.copy()
@@ -187,9 +187,7 @@ def reweighted(model: Model, factors: dict[str, float]) -> Model:
             scales[source.name] *= factor
     changed = dataclasses.replace(features, weights=weights, bias=bias.astype(np.float32), bias_scales=scales)
     other = dataclasses.replace(state, features=changed)
-    recommender = copy.copy(model.recommender)
-    recommender._fitted = lambda call: other
-    return dataclasses.replace(model, recommender=recommender)
+    return dataclasses.replace(model, recommender=inside.with_state(model.recommender, other))
 
 
 def _users_of(interactions: Interactions, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

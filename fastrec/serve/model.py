@@ -1,6 +1,5 @@
 """The model that is served: one reference, exchanged as a whole."""
 
-import inspect
 import itertools
 import json
 import logging
@@ -10,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fastrec
+from fastrec import inside
 from fastrec.errors import ArtifactError
 from fastrec.serve.metrics import Metrics
 
@@ -55,13 +56,8 @@ def artifact_version(path: str) -> str:
 
 def load(path: str, store: str | None = None) -> Model:
     """A saved model, tried with one call; ArtifactError for every damage."""
-    import fastrec
-
-    # Only a version with live updates knows event stores.
-    known = inspect.signature(fastrec.load).parameters
-    options: dict[str, Any] = {"store": store} if store is not None and "store" in known else {}
     version = artifact_version(path)
-    recommender = fastrec.load(path, **options)
+    recommender = fastrec.load(path, store=store)
     recommender.recommend(["\0nobody"], 1)
     model = Model.of(recommender, path)
     if model.version != version:
@@ -87,7 +83,7 @@ class Holder:
                 raise
             self.swap(model)
             # What the store took between the end of loading and the swap.
-            catch_up(model.recommender)
+            inside.catch_up(model.recommender)
             return model
 
     def swap(self, model: Model) -> None:
@@ -95,11 +91,3 @@ class Holder:
         self._metrics.model_is(model.version, model.loaded_at)
         self._metrics.reloads.labels("done").inc()
         log.info("model %s serves in place of %s", model.version, old.version)
-
-
-def catch_up(recommender: Any) -> None:
-    """Apply what other processes have written to the event store of this model, where it has one."""
-    live = getattr(recommender, "_live", None)
-    refresh = getattr(recommender, "refresh", None) or getattr(live, "replay", None)
-    if refresh is not None:
-        refresh()

@@ -60,7 +60,7 @@ def router(core: Core) -> APIRouter:
 
     @api.post("/events", status_code=202)
     async def events(body: schemas.Events) -> dict[str, int]:
-        """One event or a list; with an event store they are on disk before the answer."""
+        """One event or a list; with an event store they are on disk before the answer ("durable" of /health/ready)."""
         update = core.method("update")
         listed = body if isinstance(body, list) else [body]
         if listed:
@@ -105,12 +105,12 @@ def _about(api: APIRouter, core: Core) -> None:
         return {"status": "ok"}
 
     @api.get("/health/ready")
-    async def ready() -> dict[str, str]:
-        """503 while the server ends or its queue is full."""
+    async def ready() -> dict[str, Any]:
+        """503 while the server ends or its queue is full. durable: whether events outlive the process."""
         if core.state.draining:
             raise busy("[serve] the server is shutting down")
         core.check_door()
-        return {"status": "ready", "model_version": core.holder.current.version}
+        return {"status": "ready", "model_version": core.holder.current.version, "durable": core.durable}
 
     @api.get("/metrics", response_class=Response)
     async def metrics() -> Response:

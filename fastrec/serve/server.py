@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fastrec import inside
 from fastrec.errors import ConfigError
 from fastrec.serve import model as models
 from fastrec.serve.application import make
@@ -273,7 +274,7 @@ def _follow(core: Any, note: Path, settings: ServeSettings, parent: int) -> None
             known[0] = told
             core.holder.reload(told.partition("\n")[2])
         elif settings.store is not None:
-            models.catch_up(core.holder.current.recommender)
+            inside.catch_up(core.holder.current.recommender)
 
     def watch() -> None:
         while True:

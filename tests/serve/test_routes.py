@@ -241,6 +241,15 @@ def test_the_page_and_docs_ask_nobody_else(asgi, made):
         assert "sha256-" in answer.headers["content-security-policy"]
 
 
+def test_an_app_without_a_store_says_that_events_do_not_last(asgi, events, items, tmp_path, caplog):
+    for store in (None, tmp_path / "log"):
+        caplog.clear()
+        rec = Recommender(encoder=None, models=["popularity"], store=store).fit(events, items)
+        own = app(rec, ServeSettings())
+        assert ("no event store" in caplog.text) is (store is None)
+        assert asgi(own, "GET", "/health/ready").json()["durable"] is (store is not None)
+
+
 def test_writes_count_from_the_next_request_on(asgi, events, items):
     own = app(Recommender(encoder=hash_encoder).fit(events, items), ServeSettings())
 

@@ -1,6 +1,7 @@
 """A real server: exchange of the model, the end, several processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,22 @@ def test_requests_during_ten_swaps_each_get_one_whole_model(serve, saved):
                 one.result(60)
         assert len(counted) >= 1000 and set(counted) == set(want)
     assert server.end() == 0
+
+
+def test_what_is_written_lies_beside_the_model_and_not_in_it(serve, saved, tmp_path):
+    folder = shutil.copytree(saved[0][0], tmp_path / "m")
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    for again in (False, True):  # the next server of this folder finds it
+        server = serve(folder)
+        with httpx.Client(base_url=server.url) as http:
+            if not again:
+                assert http.get("/health/ready").json()["durable"] is True
+                assert http.post("/items", json={"item_id": "later", "title": "a"}).json()["added"] == 1
+            found = http.post("/recommend", json={"users": ["u1"], "allow": ["later"]}).json()["results"][0]["items"]
+            assert [one["item_id"] for one in found] == ["later"]
+        assert server.end() == 0
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert any(p.name.startswith("m.events") for p in tmp_path.iterdir())
 
 
 def test_a_bad_model_changes_nothing(serve, saved, tmp_path):
