@@ -1,16 +1,19 @@
 """Events of a running system as callers hand them in: one or a few at once, and fast, or a whole table."""
 
 import datetime
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from fastrec import data
 from fastrec.data.checks import LATEST
 from fastrec.errors import DataError
 from fastrec.state import State
+from fastrec.store import Record
 
 #: (user, item, time, kind, value, text); None for what an event does not have.
 Event = tuple[Any, Any, float, str | None, float | None, str | None]
@@ -38,6 +41,18 @@ def events(given: Any, state: State, now: float) -> tuple[list[Event], dict[str,
     dropped = sum(counts[n] for n in ("missing_ids_dropped", "bad_timestamps_dropped", "duplicates_dropped"))
     table = [(*row[:2], row[2] if timed else now, *row[3:]) for row in found_rows]
     return _placed(table, state, now), {"dropped": dropped}
+
+
+def missed(records: Sequence[Record], state: State) -> list[Record]:
+    """The events of a log that were never applied, although the model knows their items by now."""
+    events = [r for r in records if r.kind == "event"]
+    items = state.items.rows([json.loads(r.body)[0] for r in events])
+    users = state.users.rows([r.user for r in events])
+    _, seen = state.histories.take(users)
+    owner = np.repeat(np.arange(len(events)), np.diff(seen.indptr))
+    had = np.zeros(len(events), np.bool_)
+    had[owner[seen.indices == items[owner]]] = True
+    return [r for r, item, there in zip(events, items.tolist(), had.tolist(), strict=True) if item >= 0 and not there]
 
 
 def _table(rows: Sequence[Mapping[str, Any]], state: State) -> pl.DataFrame:

@@ -35,6 +35,11 @@ def catch_up(rec: Recommender) -> int:
     return 0 if rec._live is None else rec._live.replay()
 
 
+def recover(rec: Recommender) -> int:
+    """Apply what its event log holds of items that the model came to know later; returns how many events that were."""
+    return 0 if rec._live is None else rec._live.recover()
+
+
 def with_state(rec: Recommender, state: State) -> Recommender:
     """A recommender for reading alone that answers from this state, whatever happens to the other."""
     other = copy.copy(rec)

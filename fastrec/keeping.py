@@ -26,9 +26,9 @@ class Keeping:
 
         Histories, what was seen, profiles and popularity move at once; a new user is recommended to after one event.
         With a store the events are durable on return. Readers see a user before an event or after it, never between,
-        and are not blocked. Events of items that the model does not know are counted as ``unknown_items`` and
-        never applied, although they stand in the log. Raises DataError for what cannot be understood; then nothing has
-        changed.
+        and are not blocked. Events of items that the model does not know are counted as ``unknown_items`` and not
+        applied; they stand in the log, and ``refit`` takes them where the item is known by then. Raises DataError for
+        what cannot be understood; then nothing has changed.
         """
         return self._living("update").update(interactions)
 
@@ -51,8 +51,9 @@ class Keeping:
         """Forget users: their events, profiles and share in the popularity are gone, from the log's disk too.
 
         ids: one user id or a sequence of them; unknown ones are passed over. Returns counts.
-        A folder that ``save`` wrote before forgets with the next ``save``. What training has learned from many users
-        stays until the next ``fit``; see ``fastrec.privacy`` for how little that is about one of them.
+        A folder that ``save`` wrote before forgets with the next ``save``, and the list of ids that this process holds of
+        it with the next ``load``. What training has learned from many users stays until the next ``fit``; see
+        ``fastrec.privacy`` for how little that is about one of them.
         """
         return self._living("erase_users").erase_users(ids)
 

@@ -208,6 +208,12 @@ class Live:
             self._apply(records, max([newest, *(r.version for r in records)]))
             return len(records)
 
+    def recover(self) -> int:
+        """Apply the events whose items the model came to know later; for training anew. Returns how many."""
+        with self._lock:
+            found = [] if self._store is None else incoming.missed(self._store.since(0), self.state)
+            return self._events(found)["events"] if found else 0
+
     # ---- applying: functions of the state and the record alone
 
     def _apply(self, records: Sequence[Record], version: int) -> dict[str, int]:

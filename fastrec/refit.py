@@ -2,8 +2,9 @@
 
 The newest events are held out by time; a candidate with the settings of the live model is trained on what lies before
 them, and both rank the catalogue for the users of those events. Only then is the model trained on everything and put in
-the place of the old one. Where the live model was fitted on some of the held-out events the comparison flatters it, and
-the report says so; its popularity, which has moved with them, is set back to the time before.
+the place of the old one. Events that came before their item did stand in the log, and are taken along. Where the live
+model was fitted on some of the held-out events the comparison flatters it, and the report says so; its popularity, which
+has moved with them, is set back to the time before.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from fastrec.data import Vocab
 from fastrec.errors import ConfigError, DataError
 from fastrec.fresh import landmarks
 from fastrec.histories import Histories
-from fastrec.inside import encoder_of, settings_of, state_of
+from fastrec.inside import encoder_of, recover, settings_of, state_of
 from fastrec.live import fused_bias
 from fastrec.models import resolve
 from fastrec.persist import write_state
@@ -76,6 +77,7 @@ def refit(
         raise ConfigError(f"[refit] margin={margin!r}, expected a number from 0 to below 1")
     artifact.read(folder, key=read_key(None), full=True)  # what is trained on is looked at as closely as can be
     rec = load(folder, encoder=encoder, store=store)
+    recover(rec)
     state, settings = state_of(rec, "refit"), settings_of(rec)
     data = material(state, encoder_of(rec))
     cut = float(np.quantile(data.interactions.times, 1 - HELD)) if len(data.interactions.times) else 0.0

@@ -8,6 +8,7 @@ import pytest
 from helpers import hash_encoder
 
 from fastrec import ConfigError, DataError, Recommender, cli, load
+from fastrec.inside import recover
 from fastrec.models import Als
 from fastrec.refit import material, refit
 
@@ -53,6 +54,30 @@ def test_the_new_model_knows_what_came_since(served):
     assert all(i is not None and int(i[1:]) % 2 for i in alike)
     rec.update({"user_id": "u1", "item_id": "i40", "timestamp": 2e7})
     assert "i40" not in load(folder, encoder=hash_encoder, store=log).recommend("u1", 99).items.tolist()
+
+
+def test_events_that_came_before_their_item(served):
+    rec, folder, log = served()
+    early = [{"user_id": f"u{u}", "item_id": "late", "timestamp": 1.7e7 + u} for u in range(1, 40, 2)]
+    early += [{"user_id": "guest", "item_id": "late"}, {"user_id": "guest", "item_id": "never"}]
+    assert rec.update(early)["unknown_items"] == 22
+    rec.update({"user_id": "u5", "item_id": "late"})
+    rec.erase_users(["u7", "u5"])
+    rec.add_items({"item_id": ["late"], "title": ["steel hammer tool"]})
+    rec.update({"user_id": "u2", "item_id": "late", "timestamp": 1.8e7})
+    rec.remove_items(["late"])
+    rec.add_items({"item_id": ["late"], "title": ["steel hammer tool"]})
+    live = load(folder, encoder=hash_encoder, store=log)
+    assert "late" in live.recommend("u1", 99).items.tolist()
+    again = load(folder, encoder=hash_encoder, store=log)
+    assert recover(again) == 19  # u5 and u7 are nobody, u2 has it, the guest is there
+    assert recover(again) == 0
+    refit(folder, store=log, encoder=hash_encoder, force=True)
+    new = load(folder, encoder=hash_encoder, store=log)
+    for user in ("u1", "u39", "u2", "guest"):
+        assert "late" not in new.recommend(user, 99).items.tolist()
+    assert "late" in new.recommend("u4", 99).items.tolist()
+    assert not {"u5", "u7", "never"} & {*new.user_ids, *new.item_ids}
 
 
 def test_a_worse_one_is_refused_unless_forced(served):
