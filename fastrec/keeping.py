@@ -51,8 +51,8 @@ class Keeping:
         """Forget users: their events, profiles and share in the popularity are gone, from the log's disk too.
 
         ids: one user id or a sequence of them; unknown ones are passed over. Returns counts.
-        A folder that ``save`` wrote before forgets with the next ``save``, and the list of ids that this process holds of
-        it with the next ``load``. What training has learned from many users stays until the next ``fit``; see
+        A folder that ``save`` wrote before forgets with the next ``save``, and the list of ids that this process holds
+        of it with the next ``load``. What training has learned from many users stays until the next ``fit``; see
         ``fastrec.privacy`` for how little that is about one of them.
         """
         return self._living("erase_users").erase_users(ids)

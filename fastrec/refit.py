@@ -3,8 +3,8 @@
 The newest events are held out by time; a candidate with the settings of the live model is trained on what lies before
 them, and both rank the catalogue for the users of those events. Only then is the model trained on everything and put in
 the place of the old one. Events that came before their item did stand in the log, and are taken along. Where the live
-model was fitted on some of the held-out events the comparison flatters it, and the report says so; its popularity, which
-has moved with them, is set back to the time before.
+model was fitted on some of the held-out events the comparison flatters it, and the report says so; its popularity,
+which has moved with them, is set back to the time before.
 """
 
 import dataclasses
