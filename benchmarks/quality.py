@@ -3,7 +3,8 @@
     python benchmarks/quality.py [--data ../shared/data] [--sets "ml-100k;ml-1m;amazon-beauty"] [--protocols P,G]
         [--models fast,best] [--no-peers] [--peer-python VENV/bin/python] [--json FILE]
 
-It all takes hours: any part can be run by itself, and what FILE holds of other parts stays there.
+It all takes hours: any part can be run by itself, and what FILE holds of other parts stays there. With --checkpoint
+FOLDER a run of "best" that was cut off goes on with the transformer where it was.
 
 P: each user's last event is hidden; HR@10 / NDCG@10. G: all events after the 0.9 quantile of time are hidden;
 recall@10 / NDCG@10. The whole catalogue is ranked, without what the user had before. FastRec runs with its defaults;
@@ -17,6 +18,7 @@ The last line says what missed its target; exit 1 then.
 """
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import subprocess
@@ -32,7 +34,8 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from fastrec import Recommender, data, datasets, learn, metrics, split
+from fastrec import Recommender, Sequential, data, datasets, learn, metrics, split
+from fastrec.models import resolve
 from fastrec.types import F32, I64, Interactions
 
 K = 10
@@ -164,10 +167,13 @@ def summary(found: dict[str, Any], seconds: float) -> dict[str, Any]:
     }
 
 
-def ours(train: pl.DataFrame, test: pl.DataFrame, items: pl.DataFrame, goal: str, models: str) -> dict[str, Any]:
+def ours(
+    train: pl.DataFrame, test: pl.DataFrame, items: pl.DataFrame, goal: str, models: str, kept: str | None
+) -> dict[str, Any]:
     """{row: metrics} of FastRec with these models, and of the transformer alone where it is one of them."""
     start = time.perf_counter()
-    rec = Recommender(models=models, progress=False).fit(train, items, goal=goal)
+    settings = [dataclasses.replace(m, checkpoint=kept) if isinstance(m, Sequential) else m for m in resolve(models)]
+    rec = Recommender(models=settings, progress=False).fit(train, items, goal=goal)
     fitted = time.perf_counter() - start
     result = rec.evaluate(test, k=K, per_model=models != "fast")
     rows = {}
@@ -203,7 +209,7 @@ def measure(train: pl.DataFrame, test: pl.DataFrame, items: pl.DataFrame, goal: 
     """{model: metrics} on one split."""
     rows: dict[str, Any] = {}
     for models in filter(None, args.models.split(",")):
-        rows |= ours(train, test, items, goal, models)
+        rows |= ours(train, test, items, goal, models, args.checkpoint)
     if args.peers or args.peer_python:
         past = data.clean(train, items)
         future = data.clean(test)
@@ -248,6 +254,7 @@ def main() -> int:
     parser.add_argument("--protocols", default="P,G")
     parser.add_argument("--models", default="fast,best", help='presets with commas between, "" for none')
     parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument("--checkpoint", help="folder for the state of trainings")
     parser.add_argument("--peer-python", help="python of an environment with rectools[torch]")
     parser.add_argument("--peer-epochs", type=int, default=18, help="passes of RecTools' SASRec")
     parser.add_argument("--peer-length", type=int, default=50, help="newest entries that it looks at")

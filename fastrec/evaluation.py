@@ -102,7 +102,7 @@ def evaluate_split(
                 steps[name] = fuse.fuse(kept, weights, train.n_items)
         else:
             steps[name] = fit_features(chosen, weights, train, embeddings, goal, seed)[0]
-    return dataclasses.replace(result, ladder=_ladder(steps, train, held, k, seed))
+    return dataclasses.replace(result, ladder=_ladder(steps, train, held, popular, k, seed))
 
 
 class _Once:
@@ -166,7 +166,7 @@ def measure(
         spaces |= {s.name: fuse.fuse([s], {s.name: 1.0}, n) for s in sources if s.name in kept}
     spaces[BASELINE] = fuse.fuse([popular], {popular.name: 1.0}, n)
     seen = histories.seen()
-    ranked = {name: top_k(space, histories, k, seen).rows for name, space in spaces.items()}
+    ranked = {name: top_k(space, histories, k, seen, popular).rows for name, space in spaces.items()}
     per_user = {name: metrics.by_user(rows, targets, k) for name, rows in ranked.items()}
     rows = [
         {
@@ -185,9 +185,10 @@ def measure(
             rest = [s for s in sources if s.name in kept and s.name != name]
             without[name] = np.zeros(len(users))
             if rest:
-                ranking = top_k(fuse.fuse(rest, weights, n, features.gate, features.cold), histories, k, seen).rows
+                space = fuse.fuse(rest, weights, n, features.gate, features.cold)
+                ranking = top_k(space, histories, k, seen, popular).rows
                 without[name] = metrics.by_user(ranking, targets, k)["ndcg"]
-        table = _sources(sources, weights, per_user, without, histories, targets, k, seed)
+        table = _sources(sources, weights, per_user, without, histories, targets, popular, k, seed)
     segments = _segments(ranked, histories, targets, counts, k)
     cold = int((np.diff(histories.indptr) == 0).sum())
     if cold:
@@ -230,6 +231,7 @@ def _sources(
     without: dict[str, F64],
     histories: Interactions,
     targets: Interactions,
+    popular: BiasSource,
     k: int,
     seed: int,
 ) -> list[dict[str, Any]]:
@@ -242,7 +244,7 @@ def _sources(
             alone = per_user[s.name]["ndcg"]
         else:
             space = fuse.fuse([s], {s.name: 1.0}, histories.n_items)
-            alone = metrics.by_user(top_k(space, histories, k, seen).rows, targets, k)["ndcg"]
+            alone = metrics.by_user(top_k(space, histories, k, seen, popular).rows, targets, k)["ndcg"]
         gain = fused - without.get(s.name, fused)
         table.append(
             {
@@ -284,13 +286,14 @@ def _segments(
 
 
 def _ladder(
-    steps: dict[str, Features], train: Interactions, held: Interactions, k: int, seed: int
+    steps: dict[str, Features], train: Interactions, held: Interactions, popular: BiasSource, k: int, seed: int
 ) -> list[dict[str, Any]]:
     """What every step reaches, with intervals over the same resampled users."""
     users = np.flatnonzero(np.diff(held.indptr) > 0)
     histories, targets = train.take(users), held.take(users)
     seen = histories.seen()
-    found = {name: metrics.by_user(top_k(space, histories, k, seen).rows, targets, k) for name, space in steps.items()}
+    ranked = {name: top_k(space, histories, k, seen, popular).rows for name, space in steps.items()}
+    found = {name: metrics.by_user(rows, targets, k) for name, rows in ranked.items()}
     intervals = _intervals(found, seed)
     return [
         {

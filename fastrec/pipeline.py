@@ -188,12 +188,23 @@ def top_k(
     histories: Interactions,
     k: int,
     seen: Csr,
+    popular: BiasSource,
 ) -> Candidates:
-    """The best k of the whole catalogue for each history, without what is seen, by blocks of users."""
+    """The best k of the whole catalogue for each history, without what is seen, by blocks of users.
+
+    popular: what users get of whom the sources know nothing, as ``Recommender.recommend`` has it
+    """
     parts = []
+    fallback = fuse.fuse([popular], {popular.name: 1.0}, features.n_items)
     for start in range(0, histories.n_users, USERS_AT_ONCE):
         rows = np.arange(start, min(start + USERS_AT_ONCE, histories.n_users))
         block = histories.take(rows)
         queries = fuse.queries(features, block)
-        parts.append(retrieve.search(features, queries, k, seen=seen.take(rows)))
+        found = retrieve.search(features, queries, k, seen=seen.take(rows))
+        silent = np.flatnonzero(queries.silent) if not features.bias_scales else np.empty(0, np.int64)
+        if len(silent):
+            nothing = fuse.queries(fallback, block.take(silent))
+            other = retrieve.search(fallback, nothing, k, seen=seen.take(rows[silent]))
+            found.rows[silent], found.scores[silent] = other.rows, other.scores
+        parts.append(found)
     return Candidates.concatenate(parts, k)

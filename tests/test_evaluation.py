@@ -1,5 +1,6 @@
 """What the evaluation reports beside the means: intervals, sources with and without, segments, the ladder; the page."""
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -77,6 +78,19 @@ def test_alone_fused_without_by_hand():
     assert segments["history 1 to 4"]["users"] == 3
     assert segments["history 1 to 4"]["ndcg"]["fastrec"] == pytest.approx(1)
     assert segments["cold items (no event before)"]["events"] == 4 and "known items" not in segments
+
+
+def test_users_without_history_get_what_recommend_gives_them():
+    train, held, knows, bias = two_sources()
+    features = fuse.fuse([knows], {"knows": 1.0}, 8)  # popularity has no weight
+    turned = dataclasses.replace(bias, bias=bias.bias[::-1].copy())  # 7 is the most popular, then 6
+    held = held.select(held.users == 3)
+    for wanted, ndcg in ((7, 1.0), (6, 1 / np.log2(3)), (0, 0.0)):
+        asked = dataclasses.replace(held, items=np.array([wanted], np.int32))
+        counts = np.ones(8, np.int64)
+        result = measure(features, [knows], turned, train, asked, counts, split="given", k=2, per_model=True)
+        assert result.table.loc["fastrec", "ndcg"] == pytest.approx(ndcg)
+        assert result.table.loc["knows", "ndcg"] == pytest.approx(ndcg)
 
 
 def test_a_source_of_weight_0_is_shown_and_gains_nothing(events, items):
