@@ -21,7 +21,8 @@ _USERS = 4000
 #: Weight of the squared coefficients beside the mean loss of a user.
 _RIDGE = 0.01
 _ITERATIONS = 20
-#: Sizes at which a learned gate is tried, and the standard errors that its gain must have.
+#: Sizes at which a learned gate is tried, and the standard errors that its gain must have. With the features dealt out
+#: to other users (MovieLens 100k without last events, 40 deals) one gate in twenty gains more than 1.7 for nothing.
 _SIZES, _ERRORS = (1.0, 0.5), 2.0
 #: Fewer users than this teach nothing.
 _FEWEST = 200
