@@ -1,4 +1,4 @@
-"""Settings that sources share: ``decay`` of all that are history-based, ``device`` of those that can use a GPU."""
+"""The setting ``decay`` that all history-based sources share."""
 
 import dataclasses
 import math
@@ -17,12 +17,6 @@ def check_decay(model: str, decay: float | str | None) -> None:
         return
     if isinstance(decay, (bool, str)) or not (decay > 0 and math.isfinite(decay)):
         raise ConfigError(f"[{model}] decay={decay!r}, expected a number of ranks > 0, None or 'auto'")
-
-
-def check_device(model: str, device: str) -> None:
-    """ConfigError unless device is "cpu" or "cuda"."""
-    if device not in ("cpu", "cuda"):
-        raise ConfigError(f"[{model}] device={device!r}, expected 'cpu' or 'cuda'")
 
 
 def resolve_decay(

@@ -14,9 +14,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from fastrec import ridge
-from fastrec.errors import ConfigError
 from fastrec.models import _arrays
-from fastrec.models._decay import check_decay, check_device, decay_variants, resolve_decay
+from fastrec.models._decay import check_decay, decay_variants, resolve_decay
+from fastrec.models._settings import check_device, check_number, check_whole
 from fastrec.types import F32, Embeddings, FoldInSource, Interactions
 
 
@@ -53,13 +53,9 @@ class Als:
 
     def __post_init__(self) -> None:
         for field in ("factors", "iterations", "steps"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"[als] {field}={value!r}, expected a whole number >= 1")
+            check_whole(self.name, field, getattr(self, field))
         for field in ("alpha", "regularization"):
-            value = getattr(self, field)
-            if not 0 < value < np.inf:
-                raise ConfigError(f"[als] {field}={value!r}, expected a number > 0")
+            check_number(self.name, field, getattr(self, field))
         check_decay(self.name, self.decay)
         check_device(self.name, self.device)
 

@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastrec import config
-from fastrec.errors import ConfigError
 from fastrec.models._decay import check_decay, decay_variants, resolve_decay
+from fastrec.models._settings import check_number, check_whole
 from fastrec.types import F32, I64, Embeddings, FoldInSource, Interactions
 
 #: Blocks of users and of items: more than threads of most machines, with few items fewer.
@@ -64,13 +64,9 @@ class Bpr:
 
     def __post_init__(self) -> None:
         for field in ("factors", "epochs"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"[bpr] {field}={value!r}, expected a whole number >= 1")
-        if not 0 < self.learning_rate < np.inf:
-            raise ConfigError(f"[bpr] learning_rate={self.learning_rate!r}, expected a number > 0")
-        if not 0 <= self.regularization < np.inf:
-            raise ConfigError(f"[bpr] regularization={self.regularization!r}, expected a number >= 0")
+            check_whole(self.name, field, getattr(self, field))
+        check_number(self.name, "learning_rate", self.learning_rate)
+        check_number(self.name, "regularization", self.regularization, zero=True)
         check_decay(self.name, self.decay)
 
     variants = decay_variants

@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from fastrec.errors import ConfigError
 from fastrec.models._decay import check_decay, decay_variants, resolve_decay
 from fastrec.models._neighbors import neighbors
+from fastrec.models._settings import check_number, check_whole
 from fastrec.types import Embeddings, Interactions, SparseSource
 
 
@@ -38,12 +38,9 @@ class Directed:
     name: ClassVar[str] = "directed"
 
     def __post_init__(self) -> None:
-        if isinstance(self.neighbors, bool) or not isinstance(self.neighbors, int) or self.neighbors < 1:
-            raise ConfigError(f"[directed] neighbors={self.neighbors!r}, expected a whole number >= 1")
-        if not 0 < self.horizon < np.inf:
-            raise ConfigError(f"[directed] horizon={self.horizon!r}, expected a number of places > 0")
-        if not 0 <= self.popularity < np.inf:
-            raise ConfigError(f"[directed] popularity={self.popularity!r}, expected a number >= 0")
+        check_whole(self.name, "neighbors", self.neighbors)
+        check_number(self.name, "horizon", self.horizon, "a number of places")
+        check_number(self.name, "popularity", self.popularity, zero=True)
         check_decay(self.name, self.decay)
 
     variants = decay_variants

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 
 from fastrec.errors import ConfigError
 from fastrec.models._decay import check_decay, decay_variants, resolve_decay
+from fastrec.models._settings import check_number, check_whole
 from fastrec.side import Links
 from fastrec.types import F32, I32, I64, Csr, DenseSource, Embeddings, Interactions
 
@@ -54,13 +55,9 @@ class Graph:
 
     def __post_init__(self) -> None:
         for field in ("factors", "layers", "epochs"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"[graph] {field}={value!r}, expected a whole number >= 1")
-        if not 0 < self.learning_rate < np.inf:
-            raise ConfigError(f"[graph] learning_rate={self.learning_rate!r}, expected a number > 0")
-        if not 0 <= self.regularization < np.inf:
-            raise ConfigError(f"[graph] regularization={self.regularization!r}, expected a number >= 0")
+            check_whole(self.name, field, getattr(self, field))
+        check_number(self.name, "learning_rate", self.learning_rate)
+        check_number(self.name, "regularization", self.regularization, zero=True)
         if not isinstance(self.links, bool):
             raise ConfigError(f"[graph] links={self.links!r}, expected True or False")
         check_decay(self.name, self.decay)

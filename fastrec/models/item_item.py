@@ -13,8 +13,9 @@ import scipy.sparse as sp
 
 from fastrec.errors import ConfigError
 from fastrec.models import _arrays
-from fastrec.models._decay import check_decay, check_device, decay_variants, resolve_decay
+from fastrec.models._decay import check_decay, decay_variants, resolve_decay
 from fastrec.models._neighbors import neighbors
+from fastrec.models._settings import check_device, check_number, check_whole
 from fastrec.types import Csr, Embeddings, Interactions, SparseSource
 
 #: Entries of the co-occurrence matrix that one block may hold, about 200 MB.
@@ -46,10 +47,8 @@ class ItemItem:
         if self.similarity not in _WEIGHTS:
             expected = ", ".join(map(repr, _WEIGHTS))
             raise ConfigError(f"[item_item] similarity={self.similarity!r}, expected one of {expected}")
-        if isinstance(self.neighbors, bool) or not isinstance(self.neighbors, int) or self.neighbors < 1:
-            raise ConfigError(f"[item_item] neighbors={self.neighbors!r}, expected a whole number >= 1")
-        if not (self.shrinkage >= 0 and np.isfinite(self.shrinkage)):
-            raise ConfigError(f"[item_item] shrinkage={self.shrinkage!r}, expected a number >= 0")
+        check_whole(self.name, "neighbors", self.neighbors)
+        check_number(self.name, "shrinkage", self.shrinkage, zero=True)
         check_decay(self.name, self.decay)
         check_device(self.name, self.device)
 

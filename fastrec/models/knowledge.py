@@ -20,8 +20,8 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg
 
-from fastrec.errors import ConfigError
 from fastrec.models._decay import check_decay, decay_variants, resolve_decay
+from fastrec.models._settings import check_number, check_whole
 from fastrec.side import Links
 from fastrec.types import F64, DenseSource, Embeddings, Interactions
 
@@ -49,11 +49,8 @@ class Knowledge:
 
     def __post_init__(self) -> None:
         for field in ("factors", "layers"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"[knowledge] {field}={value!r}, expected a whole number >= 1")
-        if isinstance(self.ridge, bool) or not isinstance(self.ridge, (int, float)) or not 0 < self.ridge < np.inf:
-            raise ConfigError(f"[knowledge] ridge={self.ridge!r}, expected a number > 0")
+            check_whole(self.name, field, getattr(self, field))
+        check_number(self.name, "ridge", self.ridge)
         check_decay(self.name, self.decay)
 
     variants = decay_variants

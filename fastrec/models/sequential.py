@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fastrec.errors import ConfigError
+from fastrec.models._settings import check_whole
 from fastrec.sequence import BACKBONES
 from fastrec.types import Embeddings, Interactions, SequenceSource
 
@@ -95,10 +96,10 @@ class Sequential:
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"[sequential] device={self.device!r}, expected 'auto', 'cpu' or 'cuda'")
         for field in ("width", "layers", "heads", "length", "patience", "batch_tokens", "negatives"):
-            _check_whole(field, getattr(self, field), 1)
+            check_whole(self.name, field, getattr(self, field))
         for field in ("epochs", "stop", "seed"):
             if getattr(self, field) is not None:
-                _check_whole(field, getattr(self, field), 0 if field == "seed" else 1)
+                check_whole(self.name, field, getattr(self, field), 0 if field == "seed" else 1)
         if self.width % self.heads:
             raise ConfigError(f"[sequential] heads={self.heads}, expected a divisor of width={self.width}")
         for field in ("temperature", "learning_rate", "gradient_norm"):
@@ -123,11 +124,6 @@ class Sequential:
         Its learning rate reaches zero at their end, as in any training.
         """
         return [(dataclasses.replace(self, epochs=source.epochs, stop=source.epochs), source)]
-
-
-def _check_whole(field: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"[sequential] {field}={value!r}, expected a whole number >= {least}")
 
 
 def _check_number(field: str, value: object, least: float, most: float, *, above: bool) -> None:

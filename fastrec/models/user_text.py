@@ -8,6 +8,7 @@ import numpy as np
 
 from fastrec import usertext
 from fastrec.errors import ConfigError
+from fastrec.models._settings import check_whole
 from fastrec.types import Embeddings, Interactions
 from fastrec.usertext import TextSource
 
@@ -36,9 +37,7 @@ class UserText:
 
     def __post_init__(self) -> None:
         for field in ("last", "characters"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"[user_text] {field}={value!r}, expected a whole number >= 1")
+            check_whole(self.name, field, getattr(self, field))
         if not isinstance(self.exact, bool):
             raise ConfigError(f"[user_text] exact={self.exact!r}, expected True or False")
 
