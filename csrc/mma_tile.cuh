@@ -1,7 +1,7 @@
 // c[16 x 8] += a[16 x kDepth] * b[8 x kDepth]' for one warp, operands in shared memory, sums in float32.
 //
-// Two twins stand behind this one interface: tensor cores (mma.sync) where nvcc compiles a type that has them, plain
-// loops elsewhere. Both give lane l the entries (l / 4, l % 4 * 2 + {0, 1}) and (l / 4 + 8, the same) of c, so all that
+// Two twins stand behind this one interface: tensor cores (mma.sync) where nvcc compiles a type that has them for an
+// architecture that has them (8.0), plain loops elsewhere. Both give lane l the entries (l / 4, l % 4 * 2 + {0, 1}) and (l / 4 + 8, the same) of c, so all that
 // surrounds a tile is the same code. The emulator runs the plain twin; the mma twin is compiled only.
 #pragma once
 
@@ -66,7 +66,8 @@ __device__ __forceinline__ void plain_tile(const typename Type::Staged* a, const
   }
 }
 
-#if defined(__CUDACC__)
+#if defined(__CUDACC__) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800)
+#define FASTREC_MMA
 __device__ __forceinline__ uint32_t word(const void* at) { return *static_cast<const uint32_t*>(at); }
 
 template <class Type>
@@ -106,7 +107,7 @@ __device__ __forceinline__ void mma_tile(const typename Type::Staged* a, const t
 template <class Type>
 __device__ __forceinline__ void multiply_tile(const typename Type::Staged* a, const typename Type::Staged* b,
                                               float (&c)[4], int lane) {
-#if defined(__CUDACC__)
+#if defined(FASTREC_MMA)
   if constexpr (Type::kTensorCores) {
     mma_tile<Type>(a, b, c, lane);
     return;

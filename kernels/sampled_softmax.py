@@ -59,6 +59,7 @@ def _sampled_softmax_states(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
+    RELOAD: tl.constexpr,
 ):
     # One program: BLOCK_M tokens of one set; loss, and the gradients of states and wanted.
     group = tl.program_id(1).to(tl.int64)
@@ -78,6 +79,8 @@ def _sampled_softmax_states(
     sum_M = tl.full([BLOCK_M], 1.0, tl.float32)
     acc_MD = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for first in range(0, n_negatives, BLOCK_N):
+        if RELOAD:  # float32 has no tensor cores: the tile would stay in registers over the loop, and spill
+            state_MD = tl.load(states_ptr + at_MD, mask=mask_MD, other=0.0)
         logit_MN, other_ND = _logits(
             state_MD, others_ptr, drawn_ptr, correction_ptr, target_M, first, group, n_negatives, n_columns, scale,
             BLOCK_N, BLOCK_D,
@@ -143,11 +146,11 @@ def _sampled_softmax_others(
     tl.store(d_others_ptr + at_ND, (acc_ND * scale).to(d_others_ptr.dtype.element_ty), mask=mask_ND)
 
 
-def tile_of(dtype: torch.dtype, block_d: int) -> tuple[int, int]:
-    """(BLOCK_M, BLOCK_N): meant to spill no register; docs/gpu.md says where they still do."""
+def tile_of(dtype: torch.dtype, block_d: int) -> tuple[int, int, int]:
+    """(BLOCK_M, BLOCK_N, warps): of those tried, the largest that spill no register on any architecture."""
     if dtype == torch.float32:
-        return (32, 32) if block_d <= 64 else (16, 16)
-    return (64, 32) if block_d <= 64 else (32, 32) if block_d <= 128 else (16, 16)
+        return (32, 32, 4) if block_d <= 64 else (16, 16, 8) if block_d <= 128 else (16, 16, 4)
+    return (64, 32, 4) if block_d <= 64 else (32, 32, 4) if block_d <= 128 else (16, 16, 4)
 
 
 def sampled_softmax(
@@ -162,11 +165,14 @@ def sampled_softmax(
         return loss, d_states, d_wanted, d_others.zero_()
     rows = triton.cdiv(n_tokens, n_sets)
     block_d = max(16, triton.next_power_of_2(n_columns))
-    block_m, block_n = tile_of(states.dtype, block_d)
+    block_m, block_n, warps = tile_of(states.dtype, block_d)
     sizes = (n_tokens, n_negatives, n_columns, rows, scale)
-    meta = {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_D": block_d, "num_warps": 4, "num_stages": 1}
+    meta = {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_D": block_d, "num_warps": warps, "num_stages": 1}
+    if states.dtype == torch.float32:
+        meta["maxnreg"] = 255  # else ptxas spills a few bytes at 64 registers, for the sake of occupancy
+    reload = states.dtype == torch.float32
     _sampled_softmax_states[(triton.cdiv(rows, block_m), n_sets)](
-        states, wanted, others, targets, drawn, correction, loss, lse, d_states, d_wanted, *sizes, **meta
+        states, wanted, others, targets, drawn, correction, loss, lse, d_states, d_wanted, *sizes, RELOAD=reload, **meta
     )
     if n_negatives:
         _sampled_softmax_others[(triton.cdiv(n_negatives, block_n), n_sets)](

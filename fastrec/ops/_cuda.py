@@ -69,6 +69,12 @@ class Runtime:
         stream: int = torch.cuda.current_stream(device).cuda_stream
         return stream
 
+    def has_tf32(self, device: Any) -> bool:
+        """Whether its tensor cores multiply tf32: those of compute capability 8.0 and later do."""
+        import torch
+
+        return bool(torch.cuda.get_device_capability(device) >= (8, 0))
+
     def processors(self, device: Any) -> int:
         """Multiprocessors, which the walk is split over."""
         import torch

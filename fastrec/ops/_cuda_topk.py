@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Numbers of csrc/ops_cuda.h, and what rounding a query and an item to the type of the screen costs, relatively.
 _SCREENS = {"float32": (1, 2.0**-11, 2.0**-11), "float16": (2, 2.0**-11, 0.0), "bfloat16": (3, 2.0**-8, 0.0)}
+#: float32 without tensor cores: nothing is rounded before it is multiplied.
+_PLAIN = (0, 0.0, 0.0)
 #: Rounded to this type a larger query becomes infinite.
 _LARGEST = {"float32": 3.0e38, "float16": 6.0e4, "bfloat16": 3.0e38}
 #: Tensor cores add products with fewer guard bits than float32 has: each step is taken to cost so many roundings.
@@ -88,6 +90,13 @@ def _finite(where: str, name: str, rows: Any, first: int) -> float:
     return float(np.sqrt(largest))
 
 
+def _screen_of(items: DeviceItems) -> tuple[int, float, float]:
+    """The screen for these items on their device: tf32 needs tensor cores that know it, 16 bits stay what they are."""
+    kind = str(items.rows.dtype).removeprefix("torch.")
+    plain = kind == "float32" and not _cuda.RUNTIME.has_tf32(items.rows.device)
+    return _PLAIN if plain else _SCREENS[kind]
+
+
 def pads(queries: Any, items: DeviceItems, init_bound: Any, n_terms: int) -> Any:
     """float32 [B]: at least |screened score - score| for every item.
 
@@ -96,7 +105,7 @@ def pads(queries: Any, items: DeviceItems, init_bound: Any, n_terms: int) -> Any
     import torch
 
     kind = str(items.rows.dtype).removeprefix("torch.")
-    _, of_query, of_item = _SCREENS[kind]
+    _, of_query, of_item = _screen_of(items)
     D = queries.shape[1]
     wide = queries.double()
     dense = wide.square().sum(1).sqrt() * ((1 + 1e-9) * items.max_norm)
@@ -139,7 +148,7 @@ def search(
     _cuda.call(
         "score_topk",
         device,
-        screen=_SCREENS[str(items.rows.dtype).removeprefix("torch.")][0],
+        screen=_screen_of(items)[0],
         queries=_cuda.address(queries),
         items=int(items.rows.data_ptr()),
         item_stride=items.rows.stride(0) if N > 1 else items.rows.shape[1],

@@ -44,7 +44,12 @@ def build():
     if not path.exists():
         include = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"]]
         kernels = [x for name in KERNELS for x in ("-x", "c++", str(ROOT / "csrc" / f"{name}_cuda.cu"))]
-        plain = ["-x", "c++", str(ROOT / "csrc" / "bindings_cuda.cpp"), str(SIMT / "simt.cpp")]
+        plain = [
+            "-x",
+            "c++",
+            str(ROOT / "csrc" / "bindings_cuda.cpp"),
+            *(str(SIMT / name) for name in ("simt.cpp", "runtime.cpp")),
+        ]
         command = ["g++", *FLAGS, "-fPIC", "-shared", "-fvisibility=hidden", '-DFASTREC_CUDA_ARCHITECTURES="emulated"']
         part = path.with_suffix(".part")
         subprocess.run([*command, *include, *kernels, *plain, "-o", part], check=True)
@@ -82,6 +87,9 @@ class Emulated(_cuda.Runtime):
 
     def stream(self, device):
         return 0
+
+    def has_tf32(self, device):
+        return True
 
     def processors(self, device):
         return 3

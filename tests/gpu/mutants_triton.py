@@ -28,7 +28,7 @@ TRITON = {
         ("dv from the scores", "dv_ND += tl.dot(tl.trans(p_MN)", "dv_ND += tl.dot(tl.trans(score_MN)"),
         ("only one head of a group", "for member in range(GROUP)", "for member in range(1)"),
         ("rows before the diagonal left out", "begin = first_col // BLOCK_M * BLOCK_M if CAUSAL else 0", "begin = first_col + BLOCK_M if CAUSAL else 0"),
-        ("keys of the next sequence", "length = (tl.load(cu_seqlens_ptr + sequence + 1) - start).to(tl.int32)\n    first_row = tl.program_id(0) * BLOCK_M\n    if first_row >= length:\n        return\n\n", "length = (tl.load(cu_seqlens_ptr + sequence + 1) - start).to(tl.int32) + 1\n    first_row = tl.program_id(0) * BLOCK_M\n    if first_row >= length:\n        return\n\n"),
+        ("keys of the next sequence", "return start, (tl.load(cu_seqlens_ptr + sequence + 1) - start).to(tl.int32)", "return start, (tl.load(cu_seqlens_ptr + sequence + 1) - start).to(tl.int32) + 1"),
     ],
     "add_layer_norm": [
         ("mean not subtracted", "tl.where(inside_D, s_D - mean, 0.0)", "tl.where(inside_D, s_D, 0.0)"),

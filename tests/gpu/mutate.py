@@ -8,11 +8,14 @@ looser bound where a mask does the work): it teaches nothing and never dies. Tab
 """
 
 import concurrent.futures
+import json
 import os
 import re
+import select
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import simt_build
@@ -32,6 +35,12 @@ REASON = re.compile(
 ENGINES = {"asan": "0 3", "tsan": "0 2"}
 
 
+def reason_in(text, status):
+    """The first line that says why."""
+    found = REASON.search(text)
+    return found[0].strip() if found else f"exit status {status}: {text[-200:]}"
+
+
 def why_fails(command, **options):
     """None when the command passes, else the first line that gives a reason."""
     try:
@@ -40,11 +49,40 @@ def why_fails(command, **options):
         )
     except subprocess.TimeoutExpired:
         return "time-out"
-    if done.returncode == 0:
-        return None
-    text = done.stdout.decode(errors="replace")
-    found = REASON.search(text)
-    return found[0].strip() if found else f"exit status {done.returncode}: {text[-200:]}"
+    return None if done.returncode == 0 else reason_in(done.stdout.decode(errors="replace"), done.returncode)
+
+
+class Forks:
+    """A process that has imported what the tests need, and forks for each mutant; one for each thread that asks."""
+
+    def __init__(self):
+        self.own = threading.local()
+        self.all = []
+
+    def why_fails(self, mutant, tests, output):
+        process = getattr(self.own, "process", None)
+        if process is None:
+            env = os.environ | ONE_THREAD | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(HERE)}
+            command = [sys.executable, HERE / "mutant_forks.py"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            process = self.own.process = subprocess.Popen(command, text=True, env=env, cwd=ROOT, **pipes)
+            self.all.append(process)
+        process.stdin.write(json.dumps([str(mutant), tests, str(output)]) + "\n")
+        process.stdin.flush()
+        if not select.select([process.stdout], [], [], TIMEOUT_S)[0]:
+            process.kill()
+            self.own.process = None
+            return "time-out"
+        status = int(process.stdout.readline() or 71)
+        return None if status == 0 else reason_in(output.read_text(errors="replace"), status)
+
+    def close(self):
+        for process in self.all:
+            process.stdin.close()
+            process.wait(TIMEOUT_S)
+
+
+FORKS = Forks()
 
 
 def sources_of(kernel):
@@ -53,6 +91,8 @@ def sources_of(kernel):
         return [
             ROOT / "csrc" / name for name in (f"{kernel}_cuda.cu", "topk_keys.cuh", "mma_tile.cuh", "cuda_utils.cuh")
         ]
+    if kernel == "attention_varlen":
+        return sorted((ROOT / "kernels").glob("attention_*.py"))
     return [ROOT / "kernels" / f"{kernel}.py"]
 
 
@@ -87,15 +127,12 @@ def run_triton(kernel, old, new, folder):
     mutant.write_text(text)
     tests = ["-x", "-q", "-p", "no:cacheprovider", "-p", "mutant_plugin", "tests/gpu/test_triton_kernels.py"]
     tests += ["-k", TESTS[kernel]]
+    reason = FORKS.why_fails(mutant, tests, folder / "log")
+    if reason:
+        return "interpreter", reason
     env = os.environ | ONE_THREAD | {"MUTANT_FILE": str(mutant), "PYTHONPATH": str(HERE)}
-    for engine in ("interpreter", "ttsem"):
-        if engine == "ttsem":
-            reason = why_fails([sys.executable, "-m", "ttsem.sanitize", "pytest", *tests], env=env)
-        else:
-            reason = why_fails([sys.executable, "-m", "pytest", *tests], env=env | {"TRITON_INTERPRET": "1"})
-        if reason:
-            return engine, reason
-    return None
+    reason = why_fails([sys.executable, "-m", "ttsem.sanitize", "pytest", *tests], env=env)
+    return ("ttsem", reason) if reason else None
 
 
 def main(jobs, wanted=()):
@@ -108,7 +145,7 @@ def main(jobs, wanted=()):
     killed = 0
     with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         simt_build.emulator(lambda parts: [part() for part in parts])
-        for kernel in CUDA:
+        for kernel in {t[0] for t in todo} & {*CUDA}:
             for sanitizer in ENGINES:
                 simt_build.test_object(kernel, sanitizer)
 
@@ -122,6 +159,7 @@ def main(jobs, wanted=()):
             killed += result is not None
             said = "SURVIVED" if result is None else f"killed by {result[0]}: {result[1][:110]}"
             print(f"  {kernel}: {name}: {said}", flush=True)
+    FORKS.close()
     kernels = [t[0] for t in todo]
     return killed, len(todo), min((kernels.count(k) for k in set(kernels)), default=0)
 

@@ -5,7 +5,6 @@ python tests/gpu/ptxas_budget.py --arch 80,90 csrc/score_topk_cuda.cu          #
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import tempfile
@@ -55,18 +54,13 @@ def version():
     return re.search(r"release (\S+),", _run(["nvcc", "--version"]))[1]
 
 
-def budget_of_cu(path, cc):
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as out:
-        flags = ["-std=c++17", "-O3", f"-arch=sm_{cc}", "-cubin", "-Xptxas", "-v", *STRICT]
-        return parse(_run(["nvcc", *flags, path, "-o", out.name]))
-
-
-def budget_of_ptx(ptx, ptxas):
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as f:
-        f.write(ptx)
-        f.flush()
-        arch = re.search(r"\.target (\w+)", ptx)[1]  # sm_90a for Triton's sm_90
-        return parse(_run([ptxas, "-v", f"--gpu-name={arch}", f.name, "-o", os.devnull]))
+def budget_of_cu(path, archs):
+    """Rows of all architectures; the newest stays in as PTX."""
+    with tempfile.NamedTemporaryFile(suffix=".fatbin") as out:
+        targets = [f"-gencode=arch=compute_{cc},code=sm_{cc}" for cc in archs]
+        targets.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+        flags = ["-std=c++17", "-O3", "-fatbin", "-Xptxas", "-v", *STRICT]
+        return parse(_run(["nvcc", *flags, *targets, path, "-o", out.name]))
 
 
 if __name__ == "__main__":
@@ -75,6 +69,5 @@ if __name__ == "__main__":
     parser.add_argument("sources", nargs="+")
     args = parser.parse_args()
     for source in args.sources:
-        for arch in args.arch.split(","):
-            for row in budget_of_cu(source, arch):
-                print(json.dumps(row))
+        for row in budget_of_cu(source, [int(a) for a in args.arch.split(",")]):
+            print(json.dumps(row))

@@ -25,11 +25,12 @@ def compile_once(path, command):
     return path
 
 
-def emulator_object(sanitizer):
+def emulator_objects(sanitizer):
     flags, define = SANITIZERS[sanitizer]
     flags = [*define, *(flags if sanitizer == "asan" else [])]
-    name = digest([SIMT / "simt.cpp", SIMT / "simt.hpp"], flags)
-    return compile_once(FOLDER / f"simt.{name}.o", ["g++", *FLAGS, *flags, "-c", SIMT / "simt.cpp"])
+    paths = [SIMT / "simt.cpp", SIMT / "runtime.cpp"]
+    name = digest([*paths, SIMT / "simt.hpp", SIMT / "runtime.hpp"], flags)
+    return [compile_once(FOLDER / f"{p.stem}.{name}.o", ["g++", *FLAGS, *flags, "-c", p]) for p in paths]
 
 
 def test_object(kernel, sanitizer):
@@ -40,7 +41,7 @@ def test_object(kernel, sanitizer):
 
 def emulator(parallel):
     """Build what all share."""
-    parallel([lambda s=s: emulator_object(s) for s in SANITIZERS])
+    parallel([lambda s=s: emulator_objects(s) for s in SANITIZERS])
 
 
 def binary(kernel, sanitizer, source=None, path=None):
@@ -48,8 +49,8 @@ def binary(kernel, sanitizer, source=None, path=None):
     flags, _ = SANITIZERS[sanitizer]
     source = Path(source or ROOT / "csrc" / f"{kernel}_cuda.cu")
     path = path or FOLDER / f"{kernel}.{sanitizer}.{digest(sources(), flags)}"
-    objects = [emulator_object(sanitizer), test_object(kernel, sanitizer)]
+    objects = [*emulator_objects(sanitizer), test_object(kernel, sanitizer)]
     return compile_once(path, ["g++", *FLAGS, *flags, "-x", "c++", source, "-x", "none", *objects])
 
 
-__all__ = ["FOLDER", "KERNELS", "SANITIZERS", "binary", "emulator", "emulator_object", "test_object"]
+__all__ = ["FOLDER", "KERNELS", "SANITIZERS", "binary", "emulator", "emulator_objects", "test_object"]

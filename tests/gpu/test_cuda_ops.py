@@ -102,6 +102,29 @@ def test_queries_that_the_screen_cannot_hold():
 
 
 @pytest.mark.usefixtures("emulated")
+def test_without_tf32_the_screen_is_float32(monkeypatch):
+    """On a device before compute capability 8.0: the plain screen, a smaller pad, the same answer."""
+    queries, items, extra = problem()
+    want = ops.score_topk(queries, items, 7, **extra)
+    device = _cuda_topk.of_tensor("test", torch.from_numpy(items))
+    pads, screens = [], []
+    call = _cuda.call
+
+    def recorded(op, device, **arguments):
+        screens.append(arguments["screen"])
+        call(op, device, **arguments)
+
+    monkeypatch.setattr(_cuda, "call", recorded)
+    for has in (True, False):
+        monkeypatch.setattr(_cuda.RUNTIME, "has_tf32", lambda device, has=has: has)
+        pads.append(_cuda_topk.pads(torch.from_numpy(queries), device, torch.zeros(9), 0))
+        got = ops.score_topk(on_device(queries), on_device(items), 7, **extra)
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b)
+    assert screens == [1, 0] and (pads[1] < pads[0] / 50).all()
+
+
+@pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_pad_bounds_what_the_screen_may_be_wrong_by(dtype):
     rng = np.random.default_rng(5)

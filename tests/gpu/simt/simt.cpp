@@ -8,6 +8,7 @@
 // __threadfence do. A race is thus reported in whatever order the fibers happened to run, between
 // blocks too, as far as the compiler instruments the access (docs/gpu.md, "What the emulator does not see").
 #include "simt.hpp"
+#include "runtime.hpp"
 
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -75,7 +76,6 @@ std::vector<void*> garbage;  // freed when the launch ends
 // itself: destroyed block by block, two blocks that write one address would go unseen.
 std::vector<void*> finished;
 void* dynamic = nullptr;
-cudaError_t last_error = cudaSuccess;
 char launch_begins, launch_ends, shared_edge, fence_edge;
 
 ucontext_t scheduler;
@@ -92,12 +92,6 @@ void* scheduler_tsan_fiber = nullptr;
   std::fputs("\n", stderr);
   va_end(args);
   std::abort();
-}
-
-void* poisoned(size_t bytes) {
-  void* p = std::malloc(bytes == 0 ? 1 : bytes);
-  if (p != nullptr) std::memset(p, 0xFF, bytes);
-  return p;
 }
 
 // ---- what the sanitizers must be told
@@ -388,35 +382,3 @@ const uint64_t* warp_exchange(unsigned mask, uint64_t value, Memory memory, cons
 }
 
 }  // namespace simt
-
-// ---- the runtime API
-
-cudaError_t cudaMalloc(void** p, size_t bytes) {
-  *p = simt::poisoned(bytes);
-  return *p == nullptr ? cudaErrorInvalidValue : cudaSuccess;
-}
-cudaError_t cudaFree(void* p) {
-  std::free(p);
-  return cudaSuccess;
-}
-cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
-  return cudaSuccess;
-}
-cudaError_t cudaMemset(void* p, int byte, size_t bytes) {
-  if (bytes > 0) std::memset(p, byte, bytes);
-  return cudaSuccess;
-}
-cudaError_t cudaGetLastError() {
-  const cudaError_t e = simt::last_error;
-  simt::last_error = cudaSuccess;
-  return e;
-}
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
-  return cudaSuccess;
-}
-const char* cudaGetErrorString(cudaError_t e) {
-  return e == cudaSuccess ? "no error" : "invalid launch or argument";
-}
