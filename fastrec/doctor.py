@@ -5,6 +5,7 @@ import os
 import platform
 
 from fastrec import _native, config, ops
+from fastrec.retrieve import faiss_gpu
 
 _PACKAGES = (
     "fastrec-engine",
@@ -36,6 +37,9 @@ def table() -> str:
             status = "ok" if gap is None else f"missing: {gap[0]}; {gap[1]}"
             lines.append(f"{name:<18}{backend:<12}{entry.device:<8}{status}")
         lines.append(f"{name:<18}{'reference':<12}{'cpu':<8}ok (slow, for tests)")
+    gap = faiss_gpu.missing()
+    status = "ok" if gap is None else f"missing: {gap[0]}; {gap[1]}"
+    lines.append(f"{'retrieve':<18}{'faiss':<12}{'cuda':<8}{status}")
     return "\n".join(lines)
 
 

@@ -164,8 +164,7 @@ def backward(
     meta |= {"BLOCK_D": block_d, "BLOCK_M": block_m, "BLOCK_N": block_n, "CAUSAL": causal}
     meta |= {"RELATIVE": relative is not None, "num_warps": warps, "num_stages": 1}
     meta["RELOAD"] = q.dtype == torch.float32
-    if q.dtype == torch.float32:
-        meta["maxnreg"] = 255  # else ptxas spills a few bytes at 64 or 96 registers, for the sake of occupancy
+    meta["maxnreg"] = 255  # else ptxas spills a few bytes at 64 to 128 registers, for the sake of occupancy
     grid = (triton.cdiv(max_seqlen, block_m), n_heads, n_sequences)
     _attention_backward_q[grid](q, k, v, dout, dq, *common, **meta)
     grid = (triton.cdiv(max_seqlen, block_n), k.shape[1], n_sequences)

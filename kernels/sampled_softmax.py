@@ -149,7 +149,7 @@ def _sampled_softmax_others(
 def tile_of(dtype: torch.dtype, block_d: int) -> tuple[int, int, int]:
     """(BLOCK_M, BLOCK_N, warps): of those tried, the largest that spill no register on any architecture."""
     if dtype == torch.float32:
-        return (32, 32, 4) if block_d <= 64 else (16, 16, 8) if block_d <= 128 else (16, 16, 4)
+        return (32, 32, 4) if block_d <= 64 else (16, 16, 8)
     return (64, 32, 4) if block_d <= 64 else (32, 32, 4) if block_d <= 128 else (16, 16, 4)
 
 

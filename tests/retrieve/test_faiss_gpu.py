@@ -54,6 +54,18 @@ def test_without_a_gpu_there_is_no_silent_empty_index(fake):
         faiss_gpu.to_gpu(IndexFlat(7))
 
 
+def test_the_doctor_shows_the_gap(fake, monkeypatch):
+    from fastrec import doctor
+
+    monkeypatch.setattr(doctor, "_version", lambda name: "1")
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1")
+    monkeypatch.setattr(faiss_gpu, "_installed", lambda name: name in fake.installed)
+    assert doctor.table().splitlines()[-1].split() == ["retrieve", "faiss", "cuda", "ok"]
+    fake.get_num_gpus = lambda: 0
+    (line,) = [x for x in doctor.table().splitlines() if x.startswith("retrieve")]
+    assert line.endswith("missing: faiss finds no GPU; check the driver with nvidia-smi")
+
+
 def test_an_index_that_arrives_empty_is_an_error(fake):
     fake.index_cpu_to_all_gpus = lambda index: GpuIndexFlat(0)
     with pytest.raises(BackendUnavailable, match="holds 0 of 7 vectors"):
