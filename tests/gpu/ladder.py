@@ -5,7 +5,7 @@
 cuda      nvcc with all warnings and spills as errors, for every architecture and PTX; budgets
 triton    Triton kernels ahead of time through their wrappers, for the same; budgets
 simt      CUDA kernels in the emulator: ASan and UBSan, TSan, over scheduling seeds
-engines   Triton kernels on the interpreter and on ttsem
+engines   Triton kernels on ttsem and on the interpreter, there through the operators too
 mutants   broken kernels, which the tests must notice
 """
 
@@ -137,8 +137,8 @@ def engines():
     """Tests that passed on each engine."""
     tests = ["pytest", "-q", "-p", "no:cacheprovider", "tests/gpu/test_triton_kernels.py"]
     commands = [
-        ([sys.executable, "-m", *tests], {"TRITON_INTERPRET": "1"}),
         ([sys.executable, "-m", "ttsem.sanitize", *tests], {}),
+        ([sys.executable, "-m", *tests, "tests/gpu/test_triton_ops.py"], {"TRITON_INTERPRET": "1"}),
     ]
     outputs = parallel([lambda c=c, e=e: run(c, env=os.environ | e | mutate.ONE_THREAD) for c, e in commands])
     counts = []
@@ -168,7 +168,7 @@ def main():
                 cases, seeds = simt()
                 text = f"simt: {cases} cases passed over {seeds} seeds and 2 sets of sanitizers"
             elif rung == "engines":
-                text = "engines: {} tests on the interpreter, {} on ttsem".format(*engines())
+                text = "engines: {} tests on ttsem, {} on the interpreter".format(*engines())
             else:
                 killed, made, least = mutate.main(JOBS)
                 text = f"mutants: {killed} killed of {made} made, at least {least} a kernel"

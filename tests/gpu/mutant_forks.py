@@ -8,6 +8,7 @@ import os
 import sys
 
 import interp_fix  # noqa: F401
+import mutate
 import numpy.testing  # noqa: F401
 import pytest
 import torch
@@ -24,6 +25,7 @@ for line in sys.stdin:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ["MUTANT_FILE"] = mutant
+        mutate.limit_cpu()
         status = 70
         try:
             status = int(pytest.main(tests))

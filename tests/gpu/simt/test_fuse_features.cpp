@@ -63,19 +63,18 @@ void run(int64_t B, const std::vector<Part>& parts, bool normalize, bool zero_ro
   for (size_t i = 0; i < parts.size(); ++i) delete d_values[i], delete d_rows[i], delete d_scales[i];
 }
 
-int run_all() {
+void run_all() {
   const std::vector<Part> three = {{63, 9, true, true}, {130, 5, true, false}, {1, 20, false, true}};
-  run<float>(0, three, true, false);
-  run<float>(7, three, true, false);
-  run<float>(7, three, false, false);
-  run<__half>(7, three, true, false);
-  run<__half>(3, {{17, 4, true, false}}, false, false);
-  run<float>(3, {{17, 4, true, true}}, true, true);
-  run<float>(2, {{0, 2, false, false}, {300, 2, false, true}}, true, false);
+  if (turn()) run<float>(0, three, true, false);
+  if (turn()) run<float>(7, three, true, false);
+  if (turn()) run<float>(7, three, false, false);
+  if (turn()) run<__half>(7, three, true, false);
+  if (turn()) run<__half>(3, {{17, 4, true, false}}, false, false);
+  if (turn()) run<float>(3, {{17, 4, true, true}}, true, true);
+  if (turn()) run<float>(2, {{0, 2, false, false}, {300, 2, false, true}}, true, false);
   FuseParts wide;
   wide.n = 1, wide.dims[0] = kMostDims + 1;
-  CHECK(fuse_features(wide, 1, true, false, nullptr, nullptr) == cudaErrorInvalidValue, "too wide");
-  return 8;
+  if (turn()) CHECK(fuse_features(wide, 1, true, false, nullptr, nullptr) == cudaErrorInvalidValue, "too wide");
 }
 
 }  // namespace
