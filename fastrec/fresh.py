@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastrec import ops
 from fastrec.types import F32, I32, I64, DenseSource, Embeddings, SequenceSource, Source
 
 #: Fitted items that a new one may be a mixture of: the most chosen ones with content, and how many of them it takes.
@@ -68,10 +69,9 @@ def fresh_items(
         return Fresh(None, empty, neighbors, shares, texts)
     known = fitted.vectors[marks]
     if len(marks):
-        near = embeddings.vectors @ known.T
         m = min(NEIGHBORS, len(marks))
-        best = np.argpartition(-near, m - 1, axis=1)[:, :m]
-        weight = np.maximum(np.take_along_axis(near, best, axis=1), 0)
+        near, best = ops.score_topk(embeddings.vectors, known, m)
+        weight = np.maximum(near, 0)
         total = weight.sum(axis=1, keepdims=True)
         neighbors[:, :m] = marks[best]
         shares[:, :m] = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
@@ -84,7 +84,8 @@ def fresh_items(
         elif isinstance(s, SequenceSource):
             vectors[s.name] = _mapped(embeddings.vectors, known, s.vectors[marks])
         else:
-            vectors[s.name] = np.einsum("nm,nmd->nd", shares, s.vectors[neighbors]).astype(np.float32)
+            parts = np.arange(n + 1, dtype=np.int64) * NEIGHBORS, neighbors.ravel(), shares.ravel()
+            vectors[s.name] = ops.segment_mean(s.vectors, parts, normalize=False)
     return Fresh(embeddings, vectors, neighbors, shares, texts)
 
 

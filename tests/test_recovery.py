@@ -35,20 +35,30 @@ def test_an_erased_user_is_nobody(fit):
     assert "i1" in rec.recommend("ghost", 50).items.tolist(), "who comes back begins anew"
 
 
-def test_after_erasing_no_file_holds_the_user(fit, tmp_path):
-    rec = fit(cache_dir=tmp_path / "cache")
-    words = "a-very-private-remark"
-    rec.update([{"user_id": "ghost-7", "item_id": f"i{i}", "text": words} for i in range(30)])
-    rec.save(tmp_path / "m")
-    everywhere = lambda: b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())  # noqa: E731
-    assert b"ghost-7" in everywhere() and words.encode() in everywhere()
-    rec.erase_users(["ghost-7", "u5"])
-    rec.save(tmp_path / "m")
-    assert b"ghost-7" not in everywhere() and words.encode() not in everywhere()
-    assert b"u4" in everywhere()
-    model = load(tmp_path / "m", encoder=hash_encoder, store=tmp_path / "log.sqlite")
-    assert "u5" not in model.user_ids and "ghost-7" not in model.user_ids
-    assert everything(model) == everything(rec)
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("redis", marks=redis_server)])
+def test_after_erasing_no_file_holds_the_user(fit, tmp_path, kind):
+    server = RedisServer(tmp_path) if kind == "redis" else None
+    log = server.url if server else tmp_path / "log.sqlite"
+    try:
+        rec = fit(store=log, cache_dir=tmp_path / "cache")
+        words = "a-very-private-remark"
+        rec.update([{"user_id": "ghost-7", "item_id": f"i{i}", "text": words} for i in range(30)])
+        rec.update({"user_id": "somebody-else", "item_id": "i1"})
+        rec.save(tmp_path / "m")
+        everywhere = lambda: b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())  # noqa: E731
+        assert b"ghost-7" in everywhere() and words.encode() in everywhere()
+        rec.erase_users(["ghost-7", "u5"])
+        rec.save(tmp_path / "m")
+        assert b"ghost-7" not in everywhere() and words.encode() not in everywhere()
+        assert b"u4" in everywhere() and b"somebody-else" in everywhere()
+        model = load(tmp_path / "m", encoder=hash_encoder, store=log)
+        assert "u5" not in model.user_ids and "ghost-7" not in model.user_ids
+        assert everything(model) == everything(rec)
+        for one in (rec, model):
+            one._store.close()
+    finally:
+        if server:
+            server.kill()
 
 
 def test_nothing_about_a_user_is_logged(fit, caplog):

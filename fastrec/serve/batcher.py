@@ -8,9 +8,9 @@ seconds = fixed + b * each. The same estimate closes the door: a request whose a
 the target is refused at once instead of served late. (The idea of an estimate is that of Clipper, Crankshaw
 et al. 2017, and of BentoML's dispatcher.)
 
-While the door is closed now and then, many more come than are taken, and whom to take is a choice: those who come late
-in a call wait least for the next one. So the limit of the wait falls until the slowest answers are as fast as without
-the crowd, but never so far that the next call would find nobody; it rises again when nobody is refused.
+Where more are refused than are taken, whom to take is a choice: those who come late in a call wait least for the next
+one. So the limit of the wait falls until the slowest answers are as fast as without the crowd, but never so far that the
+next call would find nobody.
 """
 
 import asyncio
@@ -76,8 +76,9 @@ class Cost:
         b, t = self._b / self._n, self._t / self._n
         spread = self._bb / self._n - b * b
         slope = (self._bt / self._n - b * t) / spread if spread > 1e-6 * max(b * b, 1) else 0.0
-        # Calls of one size tell nothing of the slope: half of the time is taken for it, then.
-        self.each = min(max(slope, 0.0), t / b) if spread > 0.01 * b * b else t / b / 2
+        # Calls of one size tell nothing of the slope. A quarter of the time is taken for it: too little leads to larger
+        # calls, which tell, and too much would keep them as small as they are.
+        self.each = min(max(slope, 0.0), t / b) if spread > 0.01 * b * b else t / b / 4
         self.fixed = max(t - self.each * b, 0.0)
 
     def of(self, users: int) -> float:
@@ -155,17 +156,19 @@ class Batcher:
             if wait <= max(_MODEL * self._settings.target * self.tight, (1 + _OPEN) * self.cost.of(size)):
                 return
         self._refused += 1
-        if self.tight == 1.0:
-            self.tight = _CROWD
         self._metrics.rejected.labels("queue_full").inc()
         raise busy(f"[serve] {len(self._waiting)} requests wait already; ask again", wait)
 
     def _steer(self) -> None:
         """Bring the limit of the wait to where the answers are fast enough."""
         slow = sorted(self._took)[-len(self._took) // 50]
-        if slow > _GOAL * self._settings.target:
-            self.tight = max(0.1, 0.85 * self.tight) if self._refused else self.tight
-        elif self.tight < 1:
+        if self._refused <= len(self._took):  # no crowd: each place that stays empty is a request refused for nothing
+            self.tight = 1.0
+        elif self.tight == 1.0:
+            self.tight = _CROWD
+        elif slow > _GOAL * self._settings.target:
+            self.tight = max(0.1, 0.85 * self.tight)
+        else:
             self.tight = min(0.999, 1.05 * self.tight)
         self._took.clear()
         self._refused = 0

@@ -108,13 +108,16 @@ def test_in_a_crowd_the_door_opens_late_in_a_call():
             batcher._took = [0.2] * 50
             batcher._steer()
         assert batcher.tight == 1
+        batcher._took, batcher._refused = [0.2] * 50, 50  # not more than were taken: no place shall stay empty
+        batcher._steer()
+        assert batcher.tight == 1
         for _ in range(40):
-            batcher._took, batcher._refused = [0.2] * 50, 9
+            batcher._took, batcher._refused = [0.2] * 50, 99
             batcher._steer()
         assert 0.05 < batcher.tight < 0.2
         assert not may_enter(0.0) and may_enter(0.02)
         for _ in range(20):
-            batcher._took, batcher._refused = [0.01] * 50, 9
+            batcher._took, batcher._refused = [0.01] * 50, 99
             batcher._steer()
         assert 0.2 < batcher.tight < 1
         go.set()
