@@ -9,8 +9,8 @@ the target is refused at once instead of served late. (The idea of an estimate i
 et al. 2017, and of BentoML's dispatcher.)
 
 Where more are refused than are taken, whom to take is a choice: those who come late in a call wait least for the next
-one. So the limit of the wait falls until the slowest answers are as fast as without the crowd, but never so far that the
-next call would find nobody.
+one. So the limit of the wait falls until the slowest answers are as fast as without the crowd, but never so far that
+the next call would find nobody.
 """
 
 import asyncio
