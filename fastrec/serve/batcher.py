@@ -76,8 +76,8 @@ class Cost:
         b, t = self._b / self._n, self._t / self._n
         spread = self._bb / self._n - b * b
         slope = (self._bt / self._n - b * t) / spread if spread > 1e-6 * max(b * b, 1) else 0.0
-        # Calls of one size tell nothing of the slope: half of the time is taken for it, then. With a quarter the calls, and
-        # the slowest answers in a crowd, grew too long.
+        # Calls of one size tell nothing of the slope: half of the time is taken for it, then. With a quarter the
+        # calls, and the slowest answers in a crowd, grew too long.
         self.each = min(max(slope, 0.0), t / b) if spread > 0.01 * b * b else t / b / 2
         self.fixed = max(t - self.each * b, 0.0)
 
