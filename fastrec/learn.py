@@ -26,7 +26,7 @@ _POOL = 100
 _RIDGE = 1e-4
 #: Multiples that ``climb`` tries, and the standard errors of a gain above which it is more than noise.
 _STEPS = (0.0, 0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
-_ERRORS = 1.0
+_ERRORS = 2.0
 #: Fewer holdout users than this teach nothing.
 _FEWEST = 20
 #: Last events of users that are wanted as lessons, and the share of a history that may be among them.
@@ -223,7 +223,7 @@ def climb(scores: F32, targets: Interactions, open_items: Bool, start: F64) -> F
     """From ``start`` uphill in NDCG@10, one weight at a time; float64 [M].
 
     The softmax loss looks at the whole catalogue, users at the first ten. Each weight is tried at multiples
-    of what it is (and of the mean weight, where it is 0); a step is taken when it gains more than a standard error,
+    of what it is (and of the mean weight, where it is 0); a step is taken when it gains more than two standard errors,
     paired by user. Two rounds, then it stops.
     """
     weights = start.copy()
