@@ -107,7 +107,7 @@ def _learn(
     by_name = {m.name: m for m in models}
     sources = fit_sources(models, train, embeddings, goal)
     variants = [by_name[s.name].variants(s, train) for s in sources]
-    found = learn.tune([[source for _, source in v] for v in variants], histories, held, seed, train.n_users)
+    found = learn.tune([[source for _, source in v] for v in variants], histories, held, seed, train.n_users, goal)
     if found is None:
         return models, None, None, {}
     settled = {s.name: v[place][0] for s, v, place in zip(sources, variants, found[0], strict=True)}
