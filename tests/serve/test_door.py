@@ -50,27 +50,31 @@ def full(saved):
     thread.join(20)
 
 
+def received(connection, n=1):
+    """The next n answers of a connection: (status, headers, body)."""
+    found, got = [], b""
+    while len(found) < n:
+        head, end, rest = got.partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        headers = dict(line.lower().split(b": ", 1) for line in lines[1:] if b": " in line)
+        length = int(headers.get(b"content-length", b"0"))
+        if end and len(rest) >= length:
+            found.append((int(lines[0].split()[1]), headers, rest[:length]))
+            got = rest[length:]
+            continue
+        more = connection.recv(65536)
+        assert more, got
+        got += more
+    return found
+
+
 def answers(address, *parts, n=1):
-    """(status, headers, body) of n answers to bytes sent on one connection, part by part."""
-    found = []
+    """The n answers to bytes sent on one connection, part by part."""
     with socket.create_connection(address, timeout=20) as c:
         for part in parts:
             c.sendall(part)
             threading.Event().wait(0.05 * (len(parts) > 1))
-        got = b""
-        while len(found) < n:
-            head, end, rest = got.partition(b"\r\n\r\n")
-            lines = head.split(b"\r\n")
-            headers = dict(line.lower().split(b": ", 1) for line in lines[1:] if b": " in line)
-            length = int(headers.get(b"content-length", b"0"))
-            if end and len(rest) >= length:
-                found.append((int(lines[0].split()[1]), headers, rest[:length]))
-                got = rest[length:]
-                continue
-            more = c.recv(65536)
-            assert more, got
-            got += more
-    return found
+        return received(c, n)
 
 
 def test_the_refusal_is_that_of_the_long_way(full):
@@ -90,10 +94,10 @@ def test_the_refusal_is_that_of_the_long_way(full):
 def test_a_connection_goes_on_after_a_refusal(full):
     address, core = full
     with socket.create_connection(address, timeout=20) as c:
-        for closed, status in ((True, b"503"), (True, b"503"), (False, b"200"), (True, b"503"), (False, b"200")):
+        for closed, status in ((True, 503), (True, 503), (False, 200), (True, 503), (False, 200)):
             (core.closed.set if closed else core.closed.clear)()
             c.sendall(ASK)
-            assert c.recv(65536).split()[1] == status
+            assert received(c)[0][0] == status
 
 
 def test_the_id_that_was_sent_comes_back(full):
