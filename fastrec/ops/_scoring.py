@@ -56,7 +56,8 @@ def scoring(where: str, queries: Any, items: Any, bias: Any, sparse: Any, backen
     b = None if bias is None else check_bias(where, bias, n, backend)
     history, similarity = (None, None) if sparse is None else check_sparse(where, sparse, len(q), n, backend)
     init_bound = init_bounds(len(q), b, history, similarity)
-    if largest + init_bound.max(initial=0.0) > LARGEST_SCORE:  # perhaps of two users
+    started = b is not None or history is not None
+    if largest + (init_bound.max(initial=0.0) if started else 0.0) > LARGEST_SCORE:  # perhaps of two users
         _check_total(where, dense_bound + init_bound)
     return Scoring(q, packed, b, history, similarity, dense_bound, init_bound)
 
