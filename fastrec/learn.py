@@ -25,8 +25,8 @@ _USERS = 2000
 _POOL = 100
 _RIDGE = 1e-4
 #: Multiples that ``climb`` tries, and what a step must gain: standard errors, for a period a share of the NDCG. There a
-#: few hundred users have dozens of targets each, and what is best is open: inside the training part of ml-1m no climb at
-#: all was better (.012 NDCG, standard error .0035), inside that of ml-100k nothing was clear.
+#: few hundred users have dozens of targets each, and what is best is open: inside the training part of ml-1m no climb
+#: at all was better (.012 NDCG, standard error .0035), inside that of ml-100k nothing was clear.
 _STEPS = (0.0, 0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
 _ERRORS, _GAIN = 2.0, 0.002
 #: Fewer holdout users than this teach nothing.
