@@ -316,6 +316,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="of the servers of capacity, these")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    needed = args.what != "model" and (args.model or args.what != "rate")
+    if needed and not (args.model and args.model.is_dir()):
+        parser.error(f"--model is {args.model}, expected a folder that `serve.py model --out FOLDER` has made")
     if args.what == "model":
         make_model(args.out, args.items, args.dims)
         return
