@@ -27,8 +27,8 @@ from fastrec.types import F32, I64, Bool, Candidates, Csr, Features, Queries
 RECALL = 0.95
 #: Users on which the recall is measured, and results of each.
 SAMPLE, RESULTS = 256, 10
-#: An item filter that leaves no more than this, in numbers of its vectors, is searched without the index: measured, an
-#: exact score of a listed item costs as much as about 30 items of a cell.
+#: An item filter that leaves no more than this, in numbers of its vectors, is searched without the index: it loses
+#: nothing then. The number is a guess at where a walk of cells becomes cheaper, not measured yet.
 _FEW_NUMBERS = 1 << 24
 #: Entries of the lists of all users, beyond which one walk with the filter in the bias is cheaper.
 _LISTED = 1 << 24
