@@ -1,8 +1,9 @@
 """Kinds of event as small numbers: what a history remembers of an entry beside its time and its weight."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 U8 = npt.NDArray[np.uint8]
 
@@ -18,8 +19,10 @@ def number(kind: str | None) -> int:
     return _NUMBER.get(kind, COUNT - 1) if kind else 0
 
 
-def numbers(kinds: pl.Series) -> U8:
-    """uint8 [n]"""
+def numbers(kinds: Any) -> U8:
+    """Of a polars.Series of kinds, uint8 [n]; histories know kinds, and they do without polars."""
+    import polars as pl
+
     found: U8 = kinds.replace_strict(_NUMBER, default=COUNT - 1, return_dtype=pl.UInt8).to_numpy().copy()
     found[kinds.is_null().to_numpy()] = 0
     return found

@@ -1,5 +1,9 @@
 """Histories that change one user at a time give what fitting everything at once gives."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import interactions, random_interactions
@@ -138,3 +142,14 @@ def test_the_way_does_not_matter(half_life):
     np.testing.assert_array_equal(again.counts, trend.counts)
     zeros = np.zeros(6, np.float32)
     np.testing.assert_array_equal(again.fresh(zeros)[0], trend.fresh(zeros)[0])
+
+
+def test_the_sanitized_mix_does_without_polars():
+    """Which does not start under the thread sanitizer (tests/native_mix.py)."""
+    native = pytest.importorskip("fastrec._C").__file__
+    code = "import sys; sys.modules['polars'] = None; import native_mix; native_mix.enter(sys.argv[1]); "
+    code += "from fastrec import cold, fresh, fuse; from fastrec.histories import Histories"
+    done = subprocess.run(
+        [sys.executable, "-c", code, native], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
