@@ -6,8 +6,8 @@
     python benchmarks/topk.py --json FILE --plot FILE
 
 Ratios are medians over the rounds of (time of the peer / ours) of one round, for two cores that others use too.
-Limits: FMA peak and read bandwidth of the machine, measured just before and after ours; for one user they are judged
-where the screen is larger than 32 MB. The last line says which target was missed; exit 1 then.
+Limits: FMA peak of the machine, measured just before and after ours, and for one user the read bandwidth, whose passes
+take turns with the calls; it is judged where the screen is larger than 32 MB. The last line says which target was missed; exit 1 then.
 """
 
 import argparse
@@ -119,6 +119,7 @@ def measure(case: Case, names: list[str], rounds: int, seconds: float) -> dict[s
         raise SystemExit(f"the engines disagree on {case}: {worst:.3f} of the items are common")
     times: dict[str, list[float]] = {name: [] for name in names}
     limits: dict[str, list[dict[str, float]]] = {name: [] for name in names if name.startswith("fastrec")}
+    reading: dict[str, list[float]] = {name: [] for name in limits}
     size = min(max(screen_bytes(case, names[0]) // 4, 1 << 20), 1 << 28) // 64 * 64
     for _ in range(rounds):
         for name, engine in engines.items():
@@ -127,6 +128,9 @@ def measure(case: Case, names: list[str], rounds: int, seconds: float) -> dict[s
             if name in limits:  # neighbours change what the machine can do: the better of just before and just after
                 after = probe.ask("probe", size=size)
                 limits[name].append({limit: max(before[limit], after[limit]) for limit in before})
+                if case["B"] == 1:
+                    work = screen_bytes(case, name)
+                    reading[name].append(engine.ask("share", size=size, bytes=work, seconds=seconds)["share"])
     for engine in engines.values():
         engine.close()
     return {
@@ -140,7 +144,11 @@ def measure(case: Case, names: list[str], rounds: int, seconds: float) -> dict[s
             if ours.startswith("fastrec")
         },
         "limits": limits,
-        "shares": {name: share(case, name, times[name], limits[name]) for name in limits if "sparse" not in case},
+        "shares": {
+            name: float(np.median(reading[name] if case["B"] == 1 else multiplying(case, times[name], limits[name])))
+            for name in limits
+            if "sparse" not in case
+        },
     }
 
 
@@ -150,12 +158,9 @@ def screen_bytes(case: Case, engine: str) -> int:
     return int(n * (d + 4 if engine == "fastrec-int8" else 2 * d) + n // 2)
 
 
-def share(case: Case, engine: str, times: list[float], limits: list[dict[str, float]]) -> float:
-    """Of what the machine could do in the same round, the median of the rounds: of the FMA peak of float32 by
-    2 B N D for many users, which AMX and VNNI are beyond, and for one of the bandwidth by the bytes of the screen."""
-    work = screen_bytes(case, engine) if case["B"] == 1 else 2 * case["B"] * case["N"] * case["D"]
-    limit = [x["bytes" if case["B"] == 1 else "flops"] for x in limits]
-    return float(np.median(work / np.array(times) / np.array(limit)))
+def multiplying(case: Case, times: list[float], limits: list[dict[str, float]]) -> Any:
+    """The share of the FMA peak of float32 in every round, by 2 B N D; AMX and VNNI are beyond it."""
+    return 2 * case["B"] * case["N"] * case["D"] / np.array(times) / np.array([x["flops"] for x in limits])
 
 
 def line(row: dict[str, Any]) -> str:

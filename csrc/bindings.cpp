@@ -1,4 +1,4 @@
-// fastrec._C: the operators of ops.h for Python. The only file that includes pybind11.
+// fastrec._C: the operators of ops.h for Python. Only this file and its neighbours bindings_*.cpp include pybind11.
 //
 // Arrays come as addresses of contiguous memory, checked in Python and kept alive there for the length of the
 // call; 0 stands for an argument that was left out. The GIL is released while an operator runs.
@@ -9,6 +9,7 @@
 #include <string>
 #include <tuple>
 
+#include "bindings.h"
 #include "check.h"
 #include "ops.h"
 
@@ -16,6 +17,7 @@ namespace py = pybind11;
 using fastrec::Csr;
 
 void bind_encode(py::module_& m);  // bindings_encode.cpp
+void bind_topk(py::module_& m);    // bindings_topk.cpp
 
 namespace {
 
@@ -35,27 +37,6 @@ Csr csr(const CsrAddress& a) {
   list.rows = at<const int32_t>(std::get<1>(a));
   list.values = at<const float>(std::get<2>(a));
   return list;
-}
-
-// Lets Ctrl-C end a long call; the error that the signal handler raised stays set.
-bool ctrl_c() {
-  py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
-
-template <typename Run>
-void interruptible(const Run& run) {
-  bool interrupted = false;
-  {
-    py::gil_scoped_release release;
-    fastrec::Stop stop(ctrl_c);
-    try {
-      run(stop);
-    } catch (const fastrec::Interrupted&) {
-      interrupted = true;
-    }
-  }
-  if (interrupted) throw py::error_already_set();
 }
 
 fastrec::Scoring scoring(Address queries, Address items, int64_t B, int64_t N, int64_t D, Address bias,
@@ -199,4 +180,5 @@ PYBIND11_MODULE(_C, m) {
      py::arg("out"));
 
   bind_encode(m);
+  bind_topk(m);
 }

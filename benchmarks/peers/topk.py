@@ -4,6 +4,7 @@
     {"do": "answer"}                           -> {"rows": [[...]]}
     {"do": "time", "seconds": 0.1}             -> {"seconds": per call}
     {"do": "probe", "size": N} (fastrec only)   -> {"flops", "bytes"}
+    {"do": "share", "size": N, "bytes": M, "seconds": 0.1} (fastrec only) -> {"share"}
 
 Spinning thread pools of MKL, OpenMP and OpenBLAS slow each other down several times, so that no two engines may
 share a process.
@@ -190,26 +191,42 @@ class Probe:
     def __init__(self) -> None:
         self.values: Any = None
 
-    def __call__(self, size: int) -> dict[str, float]:
-        """size: floats to read, as many as the catalogue has: a small one stays in the cache."""
+    def once(self, size: int, rounds: int = 1) -> tuple[float, float]:
+        """(flops, bytes read) a second of one pass over ``size`` floats."""
         from fastrec import _native, config
         from fastrec.ops.pack_items import aligned
 
         if self.values is None or len(self.values) != size:
             self.values = aligned((size,))
             self.values[:] = 1.0
-        module = _native.module("probe")
+        found: tuple[float, float] = _native.module("probe").probe(
+            values=_native.ptr(self.values, np.float32),
+            n=size,
+            rounds=rounds,
+            threads=config.threads(None),
+            simd="",
+        )
+        return found
+
+    def share(self, call: Call, size: int, work: int, seconds: float) -> float:
+        """Of the read bandwidth, by calls that read ``work`` bytes: calls and passes of the probe take turns, since
+        neighbours change the bandwidth within milliseconds, and the medians of both are compared."""
+        calls, reads = [], []
+        end = time.perf_counter() + seconds
+        while not calls or time.perf_counter() < end:
+            start = time.perf_counter()
+            call()
+            calls.append(work / (time.perf_counter() - start))
+            reads.append(self.once(size)[1])
+        return float(np.median(calls) / np.median(reads))
+
+    def __call__(self, size: int) -> dict[str, float]:
+        """size: floats to read, as many as the catalogue has: a small one stays in the cache."""
         limits = {"flops": 0.0, "bytes": 0.0}
         end = time.perf_counter() + 0.02
         # The first pass over what fits into the cache only brings it there.
         for turn in itertools.count():
-            flops, read = module.probe(
-                values=_native.ptr(self.values, np.float32),
-                n=len(self.values),
-                rounds=1_000_000 if turn < 2 else 1,
-                threads=config.threads(None),
-                simd="",
-            )
+            flops, read = self.once(size, 1_000_000 if turn < 2 else 1)
             if turn:
                 limits = {"flops": max(limits["flops"], flops), "bytes": max(limits["bytes"], read)}
                 if time.perf_counter() > end:
@@ -241,6 +258,8 @@ def main() -> None:
             answer = {"seconds": (time.perf_counter() - start) / n}
         elif do == "probe":
             answer = probe(command["size"])
+        elif do == "share":
+            answer = {"share": probe.share(call, command["size"], command["bytes"], command["seconds"])}
         print(json.dumps(answer), file=sys.__stdout__, flush=True)
 
 

@@ -48,16 +48,21 @@ class Screen:
         largest = reach.max(axis=(0, 1), initial=0.0) * (1 + 1e-9)
         object.__setattr__(self, "_largest", (float(largest[0]), float(largest[1])))
 
+    @property
+    def largest(self) -> tuple[float, float]:
+        """At least scale * error and scale * |code| of every item."""
+        found: tuple[float, float] = self.__dict__["_largest"]
+        return found
+
     def native(self) -> tuple[int, int, int, int, float, float]:
         """The argument of the native module that stands for this screen."""
         kind, _, code = KINDS[self.dtype]
-        error, reach = getattr(self, "_largest")  # noqa: B009
         addresses = (
             _native.ptr(self.codes, code),
             _native.ptr(self.scales, np.float32),
             _native.ptr(self.errors, np.float32),
         )
-        return kind, *addresses, error, reach
+        return kind, *addresses, *self.largest
 
 
 def screen_of(rows: F32, dtype: str, threads: int, native: bool, empty: Any) -> Screen:

@@ -47,6 +47,19 @@ class PackedItems:
         if self.screen.codes.shape[:2] != (-(-len(rows) // LANES), -(-self.dims // group)):
             raise DataError(f"[pack_items] screen {self.screen.codes.shape} does not fit rows {rows.shape}")
 
+    def view(self) -> Any:
+        """The items for the compiled module, made once; it keeps the arrays alive."""
+        view = self.__dict__.get("_view")
+        if view is None:
+            kind, screen = KINDS[self.screen.dtype][0], self.screen
+            arrays = (screen.codes, screen.scales, screen.errors)
+            view = _native.module("pack_items").Items(self.rows, kind, *arrays, *screen.largest, self.max_norm)
+            object.__setattr__(self, "_view", view)
+        return view
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_view"}
+
     @property
     def n_items(self) -> int:
         """N"""

@@ -4,10 +4,12 @@ The native backends screen in fewer bits with a certified bound and score what i
 (csrc/topk_bounds.h has the proof), after the two-step search of Teflioudi et al., LEMP, SIGMOD 2015.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fastrec import _native, config
 from fastrec.ops import _arrays, _cuda, _cuda_topk, _scoring
@@ -15,8 +17,8 @@ from fastrec.ops._op import Backend, Op
 from fastrec.ops._scoring import Scoring, scoring
 from fastrec.ops._sparse import Lists, addresses, as_lists
 from fastrec.ops._torch_topk import missing_torch
-from fastrec.ops.pack_items import pack
-from fastrec.types import F32, I64, Bool
+from fastrec.ops.pack_items import PackedItems, pack
+from fastrec.types import F32, I64, Bool, Csr
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,10 @@ def score_topk(
     """
     where = "score_topk"
     k = config.check_k(where, k)
+    if backend == "auto" and bias is None and sparse is None and type(queries) is np.ndarray:
+        found = _plain(queries, items, k, seen, deny, allow, threads)
+        if found is not None:
+            return found
     kind = queries
     queries, items, bias = _arrays.adopt(queries), _arrays.adopt(items), _arrays.adopt(bias)
     run = OP.choose(backend, "cuda" if _arrays.on_gpu(queries) else "cpu")
@@ -88,6 +94,29 @@ def score_topk(
     problem = Problem(s, k, lists["seen"], lists["deny"], lists["allow"])
     scores, rows = _torch(problem, n_threads, queries) if run is _torch else run(problem, n_threads)
     return _arrays.like(queries, scores), _arrays.like(queries, rows)
+
+
+def _plain(
+    queries: npt.NDArray[Any], items: Any, k: int, seen: Any, deny: Any, allow: Any, threads: int | None
+) -> tuple[F32, I64] | None:
+    """The answer where all arguments are as the native module wants them, checked there in one step; else None.
+
+    For one user and a small catalogue, or where Python's memory has left the cache, checks one by one cost as much as
+    the search.
+    """
+    if (
+        not isinstance(items, PackedItems)
+        or queries.ndim != 2
+        or _native.missing_cpu()
+        or os.environ.get("FASTREC_SIMD")
+    ):
+        return None
+    n = items.n_items
+    lists = [(x.indptr, x.indices) if isinstance(x, Csr) and x.n_cols == n else x for x in (seen, deny, allow)]
+    scores = _arrays.empty((len(queries), k), np.float32)
+    rows = _arrays.empty((len(queries), k), np.int64)
+    good = items.view().search(queries, k, *lists, config.threads(threads), _arrays.LARGEST_SCORE, scores, rows)
+    return (scores, rows) if good else None
 
 
 def _lists(

@@ -1,6 +1,10 @@
 """score_topk at its front door: kinds of arrays, wrong input, threads, processes."""
 
+import copy
+import importlib
 import multiprocessing
+import os
+import pickle
 import threading
 import warnings
 from itertools import pairwise
@@ -286,3 +290,55 @@ def test_ctrl_c_ends_a_long_call():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def plain(monkeypatch, *args, **kwargs):
+    """score_topk, and whether the short way gave the answer."""
+    short = importlib.import_module("fastrec.ops.score_topk")
+    gave, way = [], short._plain
+    monkeypatch.setattr(short, "_plain", lambda *given: gave.append(way(*given)) or gave[-1])
+    got = ops.score_topk(*args, **kwargs)
+    monkeypatch.undo()
+    return got, bool(gave) and gave[0] is not None
+
+
+@pytest.mark.skipif("FASTREC_SIMD" in os.environ, reason="a forced level takes the long way")
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16"])
+@pytest.mark.parametrize("n_users", [0, 1, 4])
+def test_the_short_way_gives_the_same_bits(monkeypatch, dtype, n_users):
+    items, q = ops.pack_items(V, dtype=dtype), Q[:n_users].copy()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        given = {name: lists(rng, n_users, 90, 30) for name in ("seen", "deny", "allow") if rng.random() < 0.5}
+        got, short = plain(monkeypatch, q, items, 7, **given)
+        assert short
+        same(got, ops.score_topk(q, items, 7, backend="reference", **given))
+    seen = lists(rng, n_users, 90, 30)
+    got, short = plain(monkeypatch, q, items, 7, seen=Csr(*seen, 90))
+    assert short
+    same(got, ops.score_topk(q, items, 7, backend="reference", seen=seen))
+
+
+@pytest.mark.skipif("FASTREC_SIMD" in os.environ, reason="a forced level takes the long way")
+def test_the_short_way_leaves_the_rest_to_the_long_one(monkeypatch):
+    items, (indptr, rows) = ops.pack_items(V), SEEN
+    unordered = (indptr, rows[::-1].copy())
+    for seen in (unordered, (indptr.astype(np.int32), rows), (indptr, rows.astype(np.int64)), np.zeros(90, bool)):
+        assert not plain(monkeypatch, Q, items, 5, seen=seen)[1]
+    for q in (Q.astype(np.float64), np.asfortranarray(Q), np.repeat(Q, 2, axis=0)[::2], Q.astype(">f4"), Q.tolist()):
+        got, short = plain(monkeypatch, q, items, 5)
+        assert not short
+        same(got, WANT)
+    for q in (Q * np.float32(np.inf), np.full_like(Q, np.nan)):
+        with np.errstate(invalid="ignore"), pytest.raises(DataError, match="queries row 0 holds"):
+            ops.score_topk(q, items, 5)
+    for seen in ((indptr[:-1], rows), (indptr, rows + 90), (indptr + 1, rows), (indptr, rows, None, 1), Csr(*SEEN, 91)):
+        with pytest.raises(DataError, match="seen"):
+            ops.score_topk(Q, items, 5, seen=seen)
+
+
+def test_items_may_be_pickled_and_copied_after_a_search():
+    items = ops.pack_items(V, dtype="int8")
+    want = ops.score_topk(Q, items, 5)
+    for other in (pickle.loads(pickle.dumps(items)), copy.copy(items), copy.deepcopy(items)):
+        same(ops.score_topk(Q, other, 5), want)
