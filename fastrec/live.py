@@ -29,7 +29,7 @@ from fastrec.kinds import number
 from fastrec.state import Settings, State
 from fastrec.store import EventStore, Record
 from fastrec.trend import Trend
-from fastrec.types import BiasSource, Catalog, Embeddings, Features
+from fastrec.types import BiasSource, Catalog, Embeddings, Features, frozen
 from fastrec.usertext import TextSource
 
 log = logging.getLogger("fastrec")
@@ -392,7 +392,7 @@ def fused_bias(features: Features, rows: Any) -> Any:
         if isinstance(s, BiasSource)
     )
     if rows is None:
-        return np.asarray(total, np.float64).astype(np.float32)
+        return frozen(np.asarray(total, np.float64).astype(np.float32))
     out = features.bias.copy()
     out[rows] = np.asarray(total, np.float64).astype(np.float32)
-    return out
+    return frozen(out)

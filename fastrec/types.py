@@ -43,6 +43,12 @@ def _check(name: str, array: npt.NDArray[Any], dtype: type[np.generic], shape: t
         raise AssertionError(f"{name} has shape {array.shape}, expected {shape}")
 
 
+def frozen(array: F32) -> F32:
+    """The array, which nobody writes to from now on: what was found out about it once stays true."""
+    array.setflags(write=False)
+    return array
+
+
 def _gather(indptr: I64, rows: npt.ArrayLike) -> tuple[I64, I64]:
     """(indptr of the chosen rows, positions of their entries); row -1 is an empty one."""
     rows = np.asarray(rows, np.int64)

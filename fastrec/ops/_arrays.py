@@ -118,6 +118,17 @@ def _as_float32(where: str, name: str, array: npt.NDArray[Any]) -> F32:
         return np.ascontiguousarray(array, np.float32)
 
 
+def is_frozen(array: npt.NDArray[Any]) -> bool:
+    """Whether nothing can write to the memory of the array any more, itself and what it is a view of; a file that is
+    mapped for reading counts as such."""
+    view: Any = array
+    while isinstance(view, np.ndarray):
+        if view.flags.writeable:
+            return False
+        view = view.base
+    return view is None or isinstance(view, bytes) or (isinstance(view, memoryview) and view.readonly)
+
+
 def squared_norms(matrix: F32) -> F64:
     """Squared length of every row, float64 [R]; not finite exactly where the row has NaN or inf."""
     out: F64 = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64)

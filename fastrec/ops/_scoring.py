@@ -10,6 +10,7 @@ A score of -0.0 counts, and is returned, as 0.0. As every step is fixed, every b
 size and number of threads gives the same bits.
 """
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from fastrec.ops._arrays import (
     LARGEST_SCORE,
     as_float_matrix,
     as_float_vector,
+    is_frozen,
     scaled_lengths,
 )
 from fastrec.ops._sparse import Matrix, as_matrix, owners
@@ -53,9 +55,9 @@ def scoring(where: str, queries: Any, items: Any, bias: Any, sparse: Any, backen
     n = packed.n_items
     q = as_float_matrix(where, "queries", queries, backend, packed.dims)
     dense_bound, largest = scaled_lengths(where, "queries", q, (1 + 1e-9) * packed.max_norm)
-    b = None if bias is None else check_bias(where, bias, n, backend)
+    b, largest_bias = (None, 0.0) if bias is None else check_bias(where, bias, n, backend)
     history, similarity = (None, None) if sparse is None else check_sparse(where, sparse, len(q), n, backend)
-    init_bound = init_bounds(len(q), b, history, similarity)
+    init_bound = init_bounds(len(q), largest_bias, history, similarity)
     started = b is not None or history is not None
     if largest + (init_bound.max(initial=0.0) if started else 0.0) > LARGEST_SCORE:  # perhaps of two users
         _check_total(where, dense_bound + init_bound)
@@ -73,26 +75,35 @@ def _check_total(where: str, total: F64) -> None:
         )
 
 
-def init_bounds(n_users: int, bias: F32 | None, history: Matrix | None, similarity: Matrix | None) -> F64:
+def init_bounds(n_users: int, largest_bias: float, history: Matrix | None, similarity: Matrix | None) -> F64:
     """float64 [B]: at least the sum of |sparse terms| and |bias| of every finite item."""
-    init_bound = np.zeros(n_users)
-    if bias is not None and len(bias):
-        init_bound += max(0.0, float(bias.max()), -float(bias.min(initial=0.0, where=np.isfinite(bias))))
+    init_bound = np.full(n_users, largest_bias)
     if history is not None and similarity is not None:
         absolute = np.bincount(owners(history.indptr), np.abs(history.values), n_users)
         init_bound += absolute * ((1 + 1e-9) * similarity.largest * similarity.repeats)
     return init_bound
 
 
-def check_bias(where: str, bias: Any, n: int, backend: str) -> F32:
-    """float32 [N] without NaN and +inf, or DataError."""
+#: By id, what was found of a bias that nobody can write to: looking at all items costs more than a search among few.
+_biases: dict[int, tuple["weakref.ref[F32]", float]] = {}
+
+
+def check_bias(where: str, bias: Any, n: int, backend: str) -> tuple[F32, float]:
+    """float32 [N] without NaN and +inf, and the largest |bias| of the finite ones; or DataError."""
     b = as_float_vector(where, "bias", bias, n, backend)
+    known = _biases.get(id(b))
+    if known is not None and known[0]() is b and is_frozen(b):
+        return b, known[1]
     if n and not b.max() < np.inf:  # NaN is not, either
         row = int((~(b < np.inf)).argmax())
         raise DataError(
             f"[{where}] bias row {row} is {b[row]}, expected finite numbers or -inf", column="bias", row=row
         )
-    return b
+    largest = max(0.0, float(b.max(initial=-np.inf)), -float(b.min(initial=0.0, where=np.isfinite(b))))
+    if is_frozen(b):
+        key = id(b)
+        _biases[key] = weakref.ref(b, lambda _: _biases.pop(key, None)), largest
+    return b, largest
 
 
 def check_sparse(where: str, sparse: Any, n_users: int, n_items: int, backend: str) -> tuple[Matrix, Matrix]:

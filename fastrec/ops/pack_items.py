@@ -21,6 +21,9 @@ from fastrec.types import F32, F64
 
 LANES = 16
 _HUGE = 2 << 20  # bytes of a huge page
+_CACHE = 32 << 20  # bytes of codes
+#: Length of what int8 codes are off, in lengths of an item. Normal numbers come to .006; one of 16 among them to .02.
+_CLOSE = 0.015
 _MOST_ITEMS = 2**31 - 1 - LANES  # rows are int32
 
 
@@ -77,14 +80,28 @@ def pack_items(items: Any, *, dtype: str = "float32", backend: str = "auto", thr
     items: float [N, D], numpy or torch; float64 is rounded to float32. Or a PackedItems, which gets another screen
     dtype: what is walked: "bfloat16", the upper halves of the float32 numbers (6 bytes a number with the rows), which
         "float32" stands for too, or "int8" (5 bytes a number). The same rows and scores; "int8" reads half as much
-        memory, and is the faster one where reading is the limit: for few users and many items
+        memory, and is the faster one where reading is the limit: for few users and many items. "auto": int8 where the
+        codes of bfloat16 would not stay in a cache (32 MB) and those of int8 are close, by the mean over the items
     Raises DataError for a wrong shape or dtype and, naming the row, for NaN or inf; ConfigError for threads and dtype.
     """
     where = "pack_items"
-    if dtype not in ("float32", *KINDS):
-        raise ConfigError(f"[{where}] dtype is {dtype!r}, expected one of {['float32', *KINDS]}")
+    if dtype not in ("float32", "auto", *KINDS):
+        raise ConfigError(f"[{where}] dtype is {dtype!r}, expected one of {['float32', 'auto', *KINDS]}")
     OP.choose(backend)  # a name that is none must not pass
+    if dtype == "auto":
+        packed = items if isinstance(items, PackedItems) else pack(where, "items", items, backend, threads, "int8")
+        kept = 2 * packed.rows.size > _CACHE and _is_close(pack(where, "items", packed, backend, threads, "int8"))
+        dtype, items = "int8" if kept else "bfloat16", packed
     return pack(where, "items", items, backend, threads, "bfloat16" if dtype == "float32" else dtype)
+
+
+def _is_close(packed: PackedItems) -> bool:
+    """Whether the int8 codes are so near that few items have to be looked at again: an outlier among the numbers of an
+    item makes all its codes coarse."""
+    screen = packed.screen
+    errors = float((screen.scales.mean(axis=1, dtype=np.float64) * screen.errors[:, 0]).mean())
+    lengths = float(np.sqrt(squared_norms(packed.rows)).mean())
+    return errors <= _CLOSE * lengths
 
 
 def pack(

@@ -152,8 +152,8 @@ def _on_device(
     n_users, n = len(queries), len(on_device.rows)
     history, similarity = (None, None) if sparse is None else _scoring.check_sparse(where, sparse, n_users, n, "cuda")
     lists, banned = _lists(where, given, n_users, n, "cuda")
-    checked = None if bias is None else _scoring.check_bias(where, bias, n, "cuda")
-    init_bound = _scoring.init_bounds(n_users, checked, history, similarity)
+    checked, largest_bias = (None, 0.0) if bias is None else _scoring.check_bias(where, bias, n, "cuda")
+    init_bound = _scoring.init_bounds(n_users, largest_bias, history, similarity)
     if banned is not None:
         checked = np.where(banned, np.float32(-np.inf), np.float32(0.0) if checked is None else checked)
     on_host = torch.from_numpy(init_bound).to(device)

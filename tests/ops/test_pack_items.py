@@ -1,3 +1,4 @@
+import importlib
 import pickle
 
 import numpy as np
@@ -53,3 +54,18 @@ def test_bad_arrays():
         ops.PackedItems(packed.rows[:16], packed.screen, 0.0)
     with pytest.raises(DataError, match="max_norm is nan"):
         ops.PackedItems(packed.rows, packed.screen, float("nan"))
+
+
+def test_auto_takes_int8_where_it_is_large_and_close(monkeypatch):
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal((4000, 64)).astype(np.float32)
+    assert ops.pack_items(normal, dtype="auto").screen.dtype == "bfloat16"
+    monkeypatch.setattr(importlib.import_module("fastrec.ops.pack_items"), "_CACHE", 2 * normal.size - 1)
+    packed = ops.pack_items(normal, dtype="auto")
+    assert packed.screen.dtype == "int8"
+    again = ops.pack_items(ops.pack_items(normal), dtype="auto")
+    np.testing.assert_array_equal(again.screen.codes, packed.screen.codes)
+    outliers = normal.copy()
+    outliers[:, 3] *= 30
+    assert ops.pack_items(outliers, dtype="auto").screen.dtype == "bfloat16"
+    assert ops.pack_items(np.zeros_like(normal), dtype="auto").screen.dtype == "int8"

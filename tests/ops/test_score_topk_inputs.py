@@ -16,6 +16,7 @@ import torch
 
 from fastrec import ops
 from fastrec.errors import ConfigError, DataError
+from fastrec.ops import _scoring
 from fastrec.ops._cases import lists, matrix
 from fastrec.types import Csr
 
@@ -342,3 +343,32 @@ def test_items_may_be_pickled_and_copied_after_a_search():
     want = ops.score_topk(Q, items, 5)
     for other in (pickle.loads(pickle.dumps(items)), copy.copy(items), copy.deepcopy(items)):
         same(ops.score_topk(Q, other, 5), want)
+
+
+def test_a_bias_is_looked_at_once_only_where_nobody_can_write_to_it():
+    known = _scoring._biases
+
+    def kept(bias):
+        same(ops.score_topk(Q, V, 5, bias=bias), ops.score_topk(Q, V, 5, bias=bias.copy(), backend="reference"))
+        return id(bias) in known
+
+    bias = RNG.standard_normal(90).astype(np.float32)
+    assert not kept(bias)
+    view = bias[:]
+    view.setflags(write=False)
+    assert not kept(view)  # the owner can still write
+    bias[8] = 3e38
+    with pytest.raises(DataError, match="beyond float32"):
+        ops.score_topk(Q, V, 5, bias=view)
+    bias[8] = 60
+    bias.setflags(write=False)
+    assert kept(bias)
+    assert kept(bias)
+    key = id(bias)
+    del bias, view
+    assert key not in known
+    bad = np.full(90, np.nan, np.float32)
+    bad.setflags(write=False)
+    for _ in range(2):
+        with pytest.raises(DataError, match="bias row 0 is nan"):
+            ops.score_topk(Q, V, 5, bias=bad)
