@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from fastrec import ops
 from fastrec.errors import BackendUnavailable
-from fastrec.retrieve import exact
+from fastrec.retrieve import cells, exact
 from fastrec.types import F32, I64, Bool, Candidates, Csr, Features, Queries
 
 RECALL = 0.95
@@ -92,33 +93,46 @@ def build(features: Features, sample: Queries, *, recall: float = RECALL, seed: 
     faiss = _faiss()
     rows = np.asarray(features.items.rows)
     n, dims = rows.shape
-    cells = int(min(max(4 * np.sqrt(n), 1), max(n // 39, 1), _MOST_CELLS))
+    count = int(min(max(4 * np.sqrt(n), 1), max(n // 39, 1), _MOST_CELLS))
+    chosen = np.sort(np.random.default_rng(seed).permutation(n)[: _TRAIN_PER_CELL * count])
+    learned = _with_bias(rows[chosen], features.bias[chosen])
+    centroids = cells.train(learned, count, seed)
     quantizer = faiss.IndexFlatIP(dims + 1)
-    index = faiss.IndexIVFScalarQuantizer(
-        quantizer, dims + 1, cells, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-    )
-    index.cp.seed, index.cp.niter = seed + 1, 10
-    index.cp.max_points_per_centroid = _TRAIN_PER_CELL
-    chosen = np.sort(np.random.default_rng(seed).permutation(n)[: _TRAIN_PER_CELL * cells])
-    index.train(_with_bias(rows[chosen], features.bias[chosen]))
+    quantizer.add(centroids)
+    packed = ops.pack_items(centroids, dtype="int8")
+    kind = faiss.ScalarQuantizer.QT_8bit
+    index = faiss.IndexIVFScalarQuantizer(quantizer, dims + 1, count, kind, faiss.METRIC_INNER_PRODUCT)
+    index.by_residual = False  # or every code would depend on how faiss itself breaks a tie between two cells
+    index.train(learned)  # the cells are there already: only the ranges of the codes
     for start in range(0, n, 1 << 16):
-        index.add(_with_bias(rows[start : start + (1 << 16)], features.bias[start : start + (1 << 16)]))
+        part = _with_bias(rows[start : start + (1 << 16)], features.bias[start : start + (1 << 16)])
+        ids, lists = np.arange(start, start + len(part)), cells.nearest(part, packed)
+        index.add_core(len(part), faiss.swig_ptr(part), faiss.swig_ptr(ids), faiss.swig_ptr(lists))
     wanted = exact.search(features, sample, min(RESULTS, n)).rows
-    probes, found = 1, 0.0
-    while True:
-        built = Index(index, probes, found, features.bias)
-        found = _share(wanted, search(features, built, sample, wanted.shape[1], few=0).rows)
-        if found >= recall:
-            return Index(index, probes, found, features.bias)
-        if probes >= max(cells // 4, 1):
-            raise BackendUnavailable(
-                "retrieve",
-                "faiss",
-                f"the index finds {found:.3f} of the best {RESULTS} items with {probes} of {cells} cells, {recall} was "
-                "asked for",
-                "backend='auto' for the exact search",
-            )
-        probes = min(2 * probes, max(cells // 4, 1))
+
+    def share(probes: int) -> float:
+        return _share(
+            wanted, search(features, Index(index, probes, 0.0, features.bias), sample, wanted.shape[1], few=0).rows
+        )
+
+    most = max(count // 4, 1)
+    probes = 1
+    while (found := share(probes)) < recall and probes < most:
+        probes = min(2 * probes, most)
+    if found < recall:
+        raise BackendUnavailable(
+            "retrieve",
+            "faiss",
+            f"the index finds {found:.3f} of the best {RESULTS} items with {probes} of {count} cells, {recall} was "
+            "asked for",
+            "backend='auto' for the exact search",
+        )
+    low, high = probes // 2, probes
+    while high - low > max(1, high // 16):
+        middle = (low + high) // 2
+        reached = share(middle)
+        low, high, found = (low, middle, reached) if reached >= recall else (middle, high, found)
+    return Index(index, high, found, features.bias)
 
 
 def _with_bias(rows: Any, bias: Any) -> F32:
