@@ -37,6 +37,8 @@ _LISTED = 1 << 24
 _RAISED = 1 << 16
 #: Places for what the index of a user may find and the user may not have; beyond it a selector is cheaper.
 _SPARE = 512
+#: Codes of 8 bits take near ties for one another: so many more are scored exactly.
+_NEAR_TIES = 32
 #: Items with the largest bias: candidates of everyone.
 _BIASES = 1024
 _TRAIN_PER_CELL, _MOST_CELLS = 48, 1 << 15
@@ -95,18 +97,19 @@ def build(features: Features, sample: Queries, *, recall: float = RECALL, seed: 
     n, dims = rows.shape
     count = int(min(max(4 * np.sqrt(n), 1), max(n // 39, 1), _MOST_CELLS))
     chosen = np.sort(np.random.default_rng(seed).permutation(n)[: _TRAIN_PER_CELL * count])
-    learned = _with_bias(rows[chosen], features.bias[chosen])
+    # Cells know nothing of the bias, or popular items of all kinds would share cells that are near to nobody.
+    learned, bias = rows[chosen], features.bias[chosen]
     centroids = cells.train(learned, count, seed)
-    quantizer = faiss.IndexFlatIP(dims + 1)
-    quantizer.add(centroids)
     packed = ops.pack_items(centroids, dtype="int8")
+    quantizer = faiss.IndexFlatIP(dims + 1)
+    quantizer.add(_with_bias(centroids, cells.means(bias, cells.nearest(learned, packed), count)))
     kind = faiss.ScalarQuantizer.QT_8bit
     index = faiss.IndexIVFScalarQuantizer(quantizer, dims + 1, count, kind, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = False  # or every code would depend on how faiss itself breaks a tie between two cells
-    index.train(learned)  # the cells are there already: only the ranges of the codes
+    index.train(_with_bias(learned, bias))  # the cells are there already: only the ranges of the codes
     for start in range(0, n, 1 << 16):
         part = _with_bias(rows[start : start + (1 << 16)], features.bias[start : start + (1 << 16)])
-        ids, lists = np.arange(start, start + len(part)), cells.nearest(part, packed)
+        ids, lists = np.arange(start, start + len(part)), cells.nearest(rows[start : start + (1 << 16)], packed)
         index.add_core(len(part), faiss.swig_ptr(part), faiss.swig_ptr(ids), faiss.swig_ptr(lists))
     wanted = exact.search(features, sample, min(RESULTS, n)).rows
 
@@ -230,7 +233,7 @@ def _named(
     found: list[I64] = [np.empty(0, np.int64)] * len(vectors)
     some = np.flatnonzero(spare <= _SPARE)
     if len(some):
-        wide = k + int(spare[some].max())
+        wide = 2 * k + _NEAR_TIES + int(spare[some].max())
         parameters = faiss.SearchParametersIVF(nprobe=index.probes, sel=selector)
         _, rows = index.index.search(np.ascontiguousarray(vectors[some]), wide, params=parameters)
         for u, row in zip(some, rows, strict=True):
@@ -242,7 +245,7 @@ def _named(
                 free[x.indices[x.indptr[u] : x.indptr[u + 1]]] = False
         selector = faiss.IDSelectorBitmap(np.packbits(free, bitorder="little"))
         parameters = faiss.SearchParametersIVF(nprobe=index.probes, sel=selector)
-        found[u] = index.index.search(vectors[u : u + 1], k, params=parameters)[1][0]
+        found[u] = index.index.search(vectors[u : u + 1], 2 * k + _NEAR_TIES, params=parameters)[1][0]
     return found
 
 

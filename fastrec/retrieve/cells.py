@@ -20,6 +20,14 @@ def nearest(vectors: F32, centroids: "F32 | ops.PackedItems") -> I64:
     return rows
 
 
+def means(values: F32, cell: I64, count: int) -> F32:
+    """float32 [C]: the mean of the values [N] of each cell; of all values where it has none."""
+    sizes = np.bincount(cell, minlength=count)
+    total = np.bincount(cell, values, minlength=count)
+    out: F32 = np.where(sizes > 0, total / np.maximum(sizes, 1), values.mean(dtype=np.float64)).astype(np.float32)
+    return out
+
+
 def train(sample: F32, count: int, seed: int) -> F32:
     """``count`` centroids of length 1 (or 0, for zeros), float32 [C, D], from a sample [N, D] with N >= C >= 1."""
     rng = np.random.default_rng(seed)

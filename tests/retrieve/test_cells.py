@@ -37,3 +37,8 @@ def test_equal_vectors_and_zeros_are_no_trouble():
     found = cells.train(x, 12, 0)
     assert np.isfinite(found).all()
     assert set(cells.nearest(x, found)) <= set(range(12))
+
+
+def test_means_of_cells():
+    got = cells.means(np.array([1, 3, 5, 7], np.float32), np.array([2, 0, 2, 2]), 4)
+    np.testing.assert_array_equal(got, np.array([3, 4, 13 / 3, 4], np.float32))
