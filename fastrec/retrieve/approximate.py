@@ -171,15 +171,16 @@ def search(
     n = features.n_items
     if allow is not None or k >= n // 2:
         return among(allow)
-    scope = _scope(features, index) if bias is None else _Scope.of(bias, index)
-    if scope.always is None:
-        return among(allow)
-    if scope.passing is not None and scope.left * max(queries.vectors.shape[1], 1) <= few:
-        everyone, users = np.flatnonzero(scope.passing).astype(np.int32), len(queries.vectors)
+    passing, left = (None, n) if bias is None else _passing(bias)
+    if passing is not None and left * max(queries.vectors.shape[1], 1) <= few:
+        everyone, users = np.flatnonzero(passing).astype(np.int32), len(queries.vectors)
         if users * len(everyone) > _LISTED:
             return among(None)
         allowed = Csr(np.arange(users + 1, dtype=np.int64) * len(everyone), np.tile(everyone, users), n)
         return among(allowed)
+    scope = _scope(features, index) if bias is None else _Scope.of(bias, index, passing)
+    if scope.always is None:
+        return among(allow)
     named = _named(index, queries, k, scope.passing, seen, deny)
     allowed = _union(named, scope, features, queries)
     return among(allowed)
@@ -189,25 +190,29 @@ def search(
 class _Scope:
     """What a bias says of all items.
 
-    passing: bool [N], and how many are left; None where all pass
+    passing: bool [N]; None where all pass
     always: candidates of every user, the best by bias first; None where the bias has moved too far from the index
     """
 
     passing: Bool | None
-    left: int
     always: I64 | None
 
     @classmethod
-    def of(cls, bias: F32, index: Index) -> "_Scope":
+    def of(cls, bias: F32, index: Index, passing: Bool | None) -> "_Scope":
         n = len(bias)
-        passing = bias > -np.inf
-        left = int(passing.sum())
         raised = np.flatnonzero(bias > index.bias) if bias is not index.bias else np.empty(0, np.int64)
         if len(raised) > _RAISED:
-            return cls(passing, left, None)
+            return cls(passing, None)
         best = np.argpartition(-bias, _BIASES - 1)[:_BIASES] if n > _BIASES else np.arange(n)
         always = np.union1d(best, raised)
-        return cls(None if left == n else passing, left, always[bias[always] > -np.inf].astype(np.int64))
+        return cls(passing, always[bias[always] > -np.inf].astype(np.int64))
+
+
+def _passing(bias: F32) -> tuple[Bool | None, int]:
+    """Which items the bias lets pass (None: all), and how many."""
+    passing = bias > -np.inf
+    left = int(np.count_nonzero(passing))
+    return (None if left == len(bias) else passing), left
 
 
 #: By the space that is searched: reading the bias of all items would cost more than the search.
@@ -217,7 +222,7 @@ _scopes: "weakref.WeakKeyDictionary[Features, _Scope]" = weakref.WeakKeyDictiona
 def _scope(features: Features, index: Index) -> _Scope:
     found = _scopes.get(features)
     if found is None:
-        found = _scopes[features] = _Scope.of(features.bias, index)
+        found = _scopes[features] = _Scope.of(features.bias, index, _passing(features.bias)[0])
     return found
 
 
