@@ -35,7 +35,7 @@ REASON = re.compile(
     r"simt: (?!  ).*|FAILED .*\(\S+:\d+\)|SUMMARY: .*|.*runtime error: .*|E  +\S.*|Fatal Python error.*"
 )
 #: First sanitizer, and seeds; the second sees what the first lets pass.
-ENGINES = {"asan": "0 3", "tsan": "0 2"}
+ENGINES = {"asan": "0 5", "tsan": "0 3"}
 
 
 def limit_cpu():

@@ -4,14 +4,16 @@ import os
 import subprocess
 from pathlib import Path
 
-from emulator import FLAGS, KERNELS, ROOT, SIMT, digest, sources
+from emulator import FLAGS, KERNELS, ROOT, SIMT, digest
 
-#: Flags of kernel and test, and of the emulator, which is never built with -fsanitize=thread.
+#: Flags of kernel and test, and of the emulator, which is built without: its bookkeeping is not the kernel's memory.
 SANITIZERS = {
     "asan": (["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], ["-DSIMT_ASAN"]),
     "tsan": (["-fsanitize=thread"], ["-DSIMT_TSAN"]),
 }
 FOLDER = ROOT / "build" / "simt"
+#: What every kernel and every test includes.
+HEADERS = [*(ROOT / "csrc").glob("*.cuh"), ROOT / "csrc" / "ops_cuda.h", *SIMT.glob("*.h*")]
 
 
 def compile_once(path, command):
@@ -26,17 +28,17 @@ def compile_once(path, command):
 
 
 def emulator_objects(sanitizer):
-    flags, define = SANITIZERS[sanitizer]
-    flags = [*define, *(flags if sanitizer == "asan" else [])]
+    flags = ["-O2", *SANITIZERS[sanitizer][1]]
     paths = [SIMT / "simt.cpp", SIMT / "runtime.cpp"]
-    name = digest([*paths, SIMT / "simt.hpp", SIMT / "runtime.hpp"], flags)
+    name = digest([*paths, *SIMT.glob("*.hpp")], FLAGS, flags)
     return [compile_once(FOLDER / f"{p.stem}.{name}.o", ["g++", *FLAGS, *flags, "-c", p]) for p in paths]
 
 
 def test_object(kernel, sanitizer):
     flags, _ = SANITIZERS[sanitizer]
     source = SIMT / f"test_{kernel}.cpp"
-    return compile_once(FOLDER / f"{source.stem}.{digest(sources(), flags)}.o", ["g++", *FLAGS, *flags, "-c", source])
+    path = FOLDER / f"{source.stem}.{digest([source, *HEADERS], FLAGS, flags)}.o"
+    return compile_once(path, ["g++", *FLAGS, *flags, "-c", source])
 
 
 def emulator(parallel):
@@ -48,8 +50,9 @@ def binary(kernel, sanitizer, source=None, path=None):
     """The program that tests a kernel, or the mutant of it in ``source``."""
     flags, _ = SANITIZERS[sanitizer]
     source = Path(source or ROOT / "csrc" / f"{kernel}_cuda.cu")
-    path = path or FOLDER / f"{kernel}.{sanitizer}.{digest(sources(), flags)}"
     objects = [*emulator_objects(sanitizer), test_object(kernel, sanitizer)]
+    if path is None:
+        path = FOLDER / f"{kernel}.{digest([source, *objects])}"
     return compile_once(path, ["g++", *FLAGS, *flags, "-x", "c++", source, "-x", "none", *objects])
 
 

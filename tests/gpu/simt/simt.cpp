@@ -9,9 +9,9 @@
 // blocks too, as far as the compiler instruments the access (docs/gpu.md, "What the emulator does not see").
 #include "simt.hpp"
 #include "runtime.hpp"
+#include "switch.hpp"
 
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include <algorithm>
 #include <cstdarg>
@@ -28,7 +28,6 @@
 #ifdef SIMT_TSAN
 extern "C" {
 void* __tsan_create_fiber(unsigned);
-void __tsan_destroy_fiber(void*);
 void* __tsan_get_current_fiber();
 void __tsan_switch_to_fiber(void*, unsigned flags);  // flag 1: the switch orders nothing
 void __tsan_acquire(void*);
@@ -44,6 +43,7 @@ namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;
 constexpr unsigned kWarp = 32;
+constexpr unsigned kAll = ~0u;
 
 struct Fiber {
   Coordinates at;
@@ -55,8 +55,10 @@ struct Fiber {
   unsigned mask = 0;  // of that operation; 0: the whole block
   uint64_t value = 0;
   uint64_t received[kWarp];
-  char outbox = 0, inbox = 0;  // addresses only: ends of the happens-before edges
-  ucontext_t context;
+  unsigned barriers = 0, warp_barriers = 0;  // it has come to, of all its threads
+  unsigned place = 0;                       // in the order of the block
+  char* stack = nullptr;
+  void* top = nullptr;  // of the stack while it does not run
   void* asan_stack = nullptr;
   void* tsan_fiber = nullptr;
 };
@@ -64,6 +66,16 @@ struct Fiber {
 uint64_t seed = 0;
 std::mt19937_64 dice;
 std::vector<Fiber> fibers;  // of the block that runs now
+std::vector<uint64_t> ready;  // bits, by place in the order of the block: what can run
+size_t n_done = 0, n_in_barrier = 0;
+Fiber* first_in_barrier = nullptr;
+// Ends of the happens-before edges of a block; addresses only. New ones for each block, or one would come after another.
+// A barrier of everyone is one edge that all release and then acquire. Two take turns: who leaves a barrier has acquired
+// its edge before anybody can come to the barrier after the next, so that no more is ordered than the barrier orders.
+struct Edges {
+  char barrier[2], warp[1024 / kWarp][2];
+  char outbox[1024], inbox[1024];  // of a thread, for barriers of some lanes
+}* edges = nullptr;
 Fiber* running = nullptr;
 const std::function<void()>* body = nullptr;
 struct Shared {
@@ -72,13 +84,18 @@ struct Shared {
 } shared[64];  // of the block that runs now; no std::map: a fiber must not allocate
 size_t n_shared = 0;
 std::vector<void*> garbage;  // freed when the launch ends
-// TSan gives the identity of a destroyed fiber to the next one, and a thread does not race with
-// itself: destroyed block by block, two blocks that write one address would go unseen.
-std::vector<void*> finished;
+// Identities and stacks of fibers, kept from launch to launch. Under TSan the threads of a launch have one each: with one
+// of an earlier block a thread would race with itself, which is no race, and two blocks that write one address would go
+// unseen. Launches come one after the other in any case.
+struct Place {
+  char* stack;
+  void* tsan_fiber;
+};
+std::vector<Place> places;
 void* dynamic = nullptr;
 char launch_begins, launch_ends, shared_edge, fence_edge;
 
-ucontext_t scheduler;
+void* scheduler_top = nullptr;
 [[maybe_unused]] void* scheduler_asan_stack = nullptr;
 [[maybe_unused]] const void* scheduler_stack = nullptr;
 [[maybe_unused]] size_t scheduler_stack_bytes = 0;
@@ -111,9 +128,9 @@ void to_fiber(Fiber& f) {
   here = &f.at;
   tsan_switch(f.tsan_fiber);
 #ifdef SIMT_ASAN
-  __sanitizer_start_switch_fiber(&scheduler_asan_stack, f.context.uc_stack.ss_sp, kStackBytes);
+  __sanitizer_start_switch_fiber(&scheduler_asan_stack, f.stack, kStackBytes);
 #endif
-  swapcontext(&scheduler, &f.context);
+  switch_stack(&scheduler_top, f.top);
 #ifdef SIMT_ASAN
   __sanitizer_finish_switch_fiber(scheduler_asan_stack, nullptr, nullptr);
 #endif
@@ -125,13 +142,38 @@ void to_scheduler(Fiber& f) {
   __sanitizer_start_switch_fiber(f.done ? nullptr : &f.asan_stack, scheduler_stack,
                                  scheduler_stack_bytes);
 #endif
-  swapcontext(&f.context, &scheduler);
+  switch_stack(&f.top, scheduler_top);
 #ifdef SIMT_ASAN
   __sanitizer_finish_switch_fiber(f.asan_stack, &scheduler_stack, &scheduler_stack_bytes);
 #endif
 }
 
 // ---- one block
+
+void set_ready(const Fiber& f, bool can_run) {
+  const uint64_t bit = uint64_t{1} << f.place % 64;
+  if (can_run)
+    ready[f.place / 64] |= bit;
+  else
+    ready[f.place / 64] &= ~bit;
+}
+
+// The first ready place from `start` on, round the end; -1: none.
+int first_ready(unsigned start) {
+  for (size_t i = 0; i <= ready.size(); ++i) {
+    const size_t word = (start / 64 + i) % ready.size();
+    uint64_t bits = ready[word];
+    if (i == 0) bits &= ~uint64_t{0} << start % 64;
+    if (i == ready.size()) bits &= ~(~uint64_t{0} << start % 64);
+    if (bits != 0) return static_cast<int>(word * 64) + __builtin_ctzll(bits);
+  }
+  return -1;
+}
+
+void let_run(Fiber& f) {
+  f.waiting = nullptr;
+  set_ready(f, true);
+}
 
 void fiber_main() {
 #ifdef SIMT_ASAN
@@ -141,6 +183,8 @@ void fiber_main() {
   (*body)();
   release(&launch_ends);
   running->done = true;
+  ++n_done;
+  set_ready(*running, false);
   to_scheduler(*running);
 }
 
@@ -150,19 +194,21 @@ void wait_in(const char* what, unsigned mask, const char* file, int line) {
   f.mask = mask;
   f.file = file;
   f.line = line;
+  set_ready(f, false);
 }
+
+bool same_text(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
 
 bool same_place(const Fiber& a, const Fiber& b) {
-  return a.line == b.line && a.mask == b.mask && std::strcmp(a.file, b.file) == 0 &&
-         std::strcmp(a.waiting, b.waiting) == 0;
+  return a.line == b.line && a.mask == b.mask && same_text(a.file, b.file) && same_text(a.waiting, b.waiting);
 }
 
-// The last to arrive passes everything that was released to everyone.
-void join(Fiber* first, unsigned count, unsigned mask) {
+// Of some lanes of a warp the last to arrive passes everything that was released to everyone.
+void join(unsigned first, unsigned count, unsigned mask) {
   for (unsigned i = 0; i < count; ++i)
-    if (mask == 0 || (mask >> i & 1u) != 0) acquire(&first[i].outbox);
+    if ((mask >> i & 1u) != 0) acquire(&edges->outbox[first + i]);
   for (unsigned i = 0; i < count; ++i)
-    if (mask == 0 || (mask >> i & 1u) != 0) release(&first[i].inbox);
+    if ((mask >> i & 1u) != 0) release(&edges->inbox[first + i]);
 }
 
 [[noreturn]] void report_deadlock() {
@@ -188,28 +234,38 @@ void run_block() {
     std::stable_sort(order.begin(), order.end(),
                      [&](unsigned a, unsigned b) { return rank[a / kWarp] < rank[b / kWarp]; });
   }
-  for (size_t left = fibers.size(); left > 0;) {
+  for (unsigned i = 0; i < order.size(); ++i) {
+    fibers[order[i]].place = i;
+    set_ready(fibers[order[i]], true);
+  }
+  while (n_done < fibers.size()) {
     const size_t start = seed > 1 && dice() % 8 == 0 ? dice() % order.size() : 0;
-    Fiber* next = nullptr;
-    for (size_t i = 0; i < order.size() && next == nullptr; ++i) {
-      Fiber& f = fibers[order[(start + i) % order.size()]];
-      if (!f.done && f.waiting == nullptr) next = &f;
-    }
-    if (next == nullptr) report_deadlock();
-    to_fiber(*next);
-    if (next->done) --left;
+    const int next = first_ready(static_cast<unsigned>(start));
+    if (next < 0) report_deadlock();
+    to_fiber(fibers[order[next]]);
   }
 }
 
-void make_context(Fiber& f, char* stack) {
-  getcontext(&f.context);
-  f.context.uc_stack.ss_sp = stack;
-  f.context.uc_stack.ss_size = kStackBytes;
-  f.context.uc_link = nullptr;
-  makecontext(&f.context, fiber_main, 0);
+// The place of thread t of the block that runs as the nth.
+Place& place_of(size_t nth, size_t t) {
+#ifdef SIMT_TSAN
+  const size_t at = nth * fibers.size() + t;
+#else
+  static_cast<void>(nth);
+  const size_t at = t;
+#endif
+  while (places.size() <= at) {
+    void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stack == MAP_FAILED) fail("no memory for %zu stacks", at + 1);
+    places.push_back({static_cast<char*>(stack), nullptr});
+#ifdef SIMT_TSAN
+    places.back().tsan_fiber = __tsan_create_fiber(0);
+#endif
+  }
+  return places[at];
 }
 
-void prepare_fibers(dim3 grid, dim3 block, size_t b, char* stacks) {
+void prepare_fibers(dim3 grid, dim3 block, size_t b, size_t nth) {
   for (unsigned t = 0; t < fibers.size(); ++t) {
     Fiber& f = fibers[t];
     f.at.thread = dim3(t % block.x, t / block.x % block.y, t / (block.x * block.y));
@@ -221,10 +277,14 @@ void prepare_fibers(dim3 grid, dim3 block, size_t b, char* stacks) {
     f.index = t;
     f.done = false;
     f.waiting = nullptr;
-    make_context(f, stacks + t * kStackBytes);
-#ifdef SIMT_TSAN
-    f.tsan_fiber = __tsan_create_fiber(0);
+    f.barriers = f.warp_barriers = 0;
+    const Place& place = place_of(nth, t);
+    f.stack = place.stack;
+    f.tsan_fiber = place.tsan_fiber;
+#ifdef SIMT_ASAN
+    __asan_unpoison_memory_region(f.stack, kStackBytes);  // a fiber that ended has left its frames poisoned
 #endif
+    f.top = first_top(f.stack, kStackBytes, fiber_main);
   }
 }
 
@@ -252,32 +312,21 @@ void launch(dim3 grid, dim3 block, size_t dynamic_bytes, const std::function<voi
 
   body = &kernel;
   fibers = std::vector<Fiber>(threads);
-  garbage.reserve(blocks * (1 + std::size(shared)));
+  ready.assign((threads + 63) / 64, 0);
+  garbage.reserve(blocks * (2 + std::size(shared)));
   release(&launch_begins);
 #ifdef SIMT_TSAN
   scheduler_tsan_fiber = __tsan_get_current_fiber();
 #endif
-  for (size_t b : order) {
-    // Mapped anew for each block: TSan then forgets what the last block did on these stacks.
-    void* stacks = mmap(nullptr, threads * kStackBytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (stacks == MAP_FAILED) fail("no memory for %zu stacks", threads);
-#ifdef SIMT_ASAN
-    __asan_unpoison_memory_region(stacks, threads * kStackBytes);
-#endif
-    prepare_fibers(grid, block, b, static_cast<char*>(stacks));
+  for (size_t nth = 0; nth < blocks; ++nth) {
+    prepare_fibers(grid, block, order[nth], nth);
     garbage.push_back(dynamic = poisoned(dynamic_bytes));
+    garbage.push_back(edges = static_cast<Edges*>(poisoned(sizeof(Edges))));
     release(&shared_edge);
-    n_shared = 0;
+    n_shared = n_done = n_in_barrier = 0;
     run_block();
-    for (Fiber& f : fibers) finished.push_back(f.tsan_fiber);
-    munmap(stacks, threads * kStackBytes);
   }
   acquire(&launch_ends);
-#ifdef SIMT_TSAN
-  for (void* f : finished) __tsan_destroy_fiber(f);
-#endif
-  finished.clear();
   for (void* p : garbage) std::free(p);
   garbage.clear();
 }
@@ -319,26 +368,22 @@ void device_fence() {  // coarser than the device: all fences order each other
 
 void block_barrier(const char* file, int line) {
   Fiber& self = *running;
+  if (n_done > 0)
+    fail("a thread of the block has returned, thread %u waits in __syncthreads at %s:%d", self.index, file, line);
   wait_in("__syncthreads", 0, file, line);
-  release(&self.outbox);
-  bool complete = true;
-  for (const Fiber& f : fibers) {
-    if (f.done)
-      fail("thread %u has returned, thread %u waits in __syncthreads at %s:%d", f.index,
-           self.index, file, line);
-    const bool arrived = f.waiting != nullptr && f.mask == 0;
-    if (arrived && !same_place(f, self))
-      fail("threads %u and %u wait in different __syncthreads, at %s:%d and %s:%d", f.index,
-           self.index, f.file, f.line, file, line);
-    complete = complete && arrived;
-  }
-  if (complete) {
-    join(fibers.data(), static_cast<unsigned>(fibers.size()), 0);
-    for (Fiber& f : fibers) f.waiting = nullptr;
+  char* edge = &edges->barrier[self.barriers++ % 2];
+  release(edge);
+  if (n_in_barrier++ == 0) first_in_barrier = &self;
+  if (!same_place(*first_in_barrier, self))
+    fail("threads %u and %u wait in different __syncthreads, at %s:%d and %s:%d", first_in_barrier->index, self.index,
+         first_in_barrier->file, first_in_barrier->line, file, line);
+  if (n_in_barrier == fibers.size()) {
+    n_in_barrier = 0;
+    for (Fiber& f : fibers) let_run(f);
   } else {
     to_scheduler(self);
   }
-  acquire(&self.inbox);
+  acquire(edge);
 }
 
 const uint64_t* warp_exchange(unsigned mask, uint64_t value, Memory memory, const char* what,
@@ -351,7 +396,10 @@ const uint64_t* warp_exchange(unsigned mask, uint64_t value, Memory memory, cons
          line);
   wait_in(what, mask, file, line);
   self.value = value;
-  if (memory == Memory::ordered) release(&self.outbox);
+  const bool ordered = memory == Memory::ordered;
+  const bool everyone = mask == kAll;
+  char* edge = &edges->warp[self.index / kWarp][everyone && ordered ? self.warp_barriers++ % 2 : 0];
+  if (ordered) release(everyone ? edge : &edges->outbox[self.index]);
 
   bool complete = true;
   for (unsigned i = 0; i < kWarp; ++i) {
@@ -367,17 +415,18 @@ const uint64_t* warp_exchange(unsigned mask, uint64_t value, Memory memory, cons
     complete = complete && arrived;
   }
   if (complete) {
-    if (memory == Memory::ordered) join(warp, lanes, mask);
+    if (ordered && !everyone) join(warp->index, lanes, mask);
+    uint64_t values[kWarp];
+    for (unsigned j = 0; j < kWarp; ++j) values[j] = (mask >> j & 1u) != 0 ? warp[j].value : ~uint64_t{0};
     for (unsigned i = 0; i < lanes; ++i) {
       if ((mask >> i & 1u) == 0) continue;
-      for (unsigned j = 0; j < kWarp; ++j)
-        warp[i].received[j] = (mask >> j & 1u) != 0 ? warp[j].value : ~uint64_t{0};
-      warp[i].waiting = nullptr;
+      std::copy(values, values + kWarp, warp[i].received);
+      let_run(warp[i]);
     }
   } else {
     to_scheduler(self);
   }
-  if (memory == Memory::ordered) acquire(&self.inbox);
+  if (ordered) acquire(everyone ? edge : &edges->inbox[self.index]);
   return self.received;
 }
 
