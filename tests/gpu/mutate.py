@@ -13,6 +13,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 REASON = re.compile(
     r"simt: (?!  ).*|FAILED .*\(\S+:\d+\)|SUMMARY: .*|.*runtime error: .*|E  +\S.*|Fatal Python error.*"
 )
+TEST = re.compile(r"^FAILED \S+::(\S+)", re.M)
+OFF = re.compile(r"^E +Greatest absolute difference: (\S+)", re.M)
 #: First sanitizer, and seeds; the second sees what the first lets pass.
 ENGINES = {"asan": "0 5", "tsan": "0 3"}
 
@@ -48,7 +51,10 @@ def reason_in(text, status):
     if status == -signal.SIGXCPU:
         return f"does not end within {CPU_S} s of CPU time"
     found = REASON.search(text)
-    return found[0].strip() if found else f"exit status {status}: {text[-200:]}"
+    reason = found[0].removeprefix("E").strip() if found else f"exit status {status}: {text[-200:]}"
+    # Of a test of pytest its name, and by how much the result is off.
+    test, off = TEST.search(text), OFF.search(text)
+    return (f"{test[1]}: " if test else "") + reason + (f" Off by {off[1]}." if off else "")
 
 
 def why_fails(command, **options):
@@ -110,10 +116,12 @@ def mutated(kernel, old, new):
 
 def run_cuda(kernel, old, new, folder):
     path, text = mutated(kernel, old, new)
+    source = ROOT / "csrc" / f"{kernel}_cuda.cu"
+    for needed in (source, *simt_build.HEADERS):  # all of them: a header is looked for beside the one that includes it
+        if needed.parent == source.parent:
+            shutil.copy(needed, folder)
     (folder / path.name).write_text(text)
-    source = folder / f"{kernel}_cuda.cu"
-    if not source.exists():  # the change is in a header, which is found beside the source first
-        source.write_text((ROOT / "csrc" / source.name).read_text())
+    source = folder / source.name
     for sanitizer, seeds in ENGINES.items():
         program = simt_build.binary(kernel, sanitizer, source, folder / sanitizer)
         # halt at the first report: a run with a thousand races would take minutes to print them
@@ -132,9 +140,9 @@ def tests_of(kernel):
 
 def unchanged_passes(kernel, folder):
     """The same command on the kernel as it is must pass, or every mutant would seem to die."""
-    for path in sources_of(kernel):
-        reason = FORKS.why_fails(path, tests_of(kernel), folder / "unchanged")
-        assert reason is None, f"{path.name} fails without any change: {reason}"
+    path = sources_of(kernel)[-1]
+    reason = FORKS.why_fails(path, tests_of(kernel), folder / "unchanged")
+    assert reason is None, f"{path.name} fails without any change: {reason}"
 
 
 def run_triton(kernel, old, new, folder):
@@ -174,7 +182,7 @@ def main(jobs, wanted=()):
 
         for (kernel, name, *_), result in zip(todo, pool.map(one, range(len(todo))), strict=True):
             killed += result is not None
-            said = "SURVIVED" if result is None else f"killed by {result[0]}: {result[1][:110]}"
+            said = "SURVIVED" if result is None else f"killed by {result[0]}: {result[1][:150]}"
             print(f"  {kernel}: {name}: {said}", flush=True)
     FORKS.close()
     kernels = [t[0] for t in todo]
