@@ -40,7 +40,7 @@ def _pool_normalize(
         row = start if POOLING == 1 else end - 1
         pooled_D = tl.load(x_ptr + row * n_columns + column_D, mask=inside_D, other=0.0).to(tl.float32)
     if NORMALIZE:
-        # Scaled by the largest entry first, or the squares of very small numbers would be lost.
+        # Scaled by the largest entry first, or the squares of large numbers would be infinite.
         largest = tl.max(tl.abs(pooled_D), 0)
         scaled_D = pooled_D / tl.where(largest > 0.0, largest, 1.0)
         norm = tl.sqrt(tl.sum(scaled_D * scaled_D, 0))

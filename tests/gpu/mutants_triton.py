@@ -65,7 +65,7 @@ TRITON = {
         ("first is last", "start if POOLING == 1 else end - 1", "end - 1"),
         ("last is behind the end", "else end - 1", "else end"),
         ("no square root", "norm = tl.sqrt(tl.sum(scaled_D * scaled_D, 0))", "norm = tl.sum(scaled_D * scaled_D, 0)"),
-        ("squares that vanish", "tl.where(largest > 0.0, largest, 1.0)", "1.0"),
+        ("squares that overflow", "tl.where(largest > 0.0, largest, 1.0)", "1.0"),
         ("a zero vector divided by zero", "tl.where(largest < 1e-12, pooled_D / 1e-12, scaled_D / tl.where(norm > 0.0, norm, 1.0))", "scaled_D / norm"),
         ("tiles that overlap", "for first in range(start, end, BLOCK_N):", "for first in range(start, end, BLOCK_N // 2):"),
         ("first tile only", "sum_D += tl.sum", "sum_D = tl.sum"),

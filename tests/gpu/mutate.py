@@ -35,7 +35,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 REASON = re.compile(
     r"simt: (?!  ).*|FAILED .*\(\S+:\d+\)|SUMMARY: .*|.*runtime error: .*|E  +\S.*|Fatal Python error.*"
 )
-TEST = re.compile(r"^FAILED \S+::(\S+)", re.M)
+TEST = re.compile(r"^FAILED tests/[^:\s]+::(\S+)", re.M)
 OFF = re.compile(r"^E +Greatest absolute difference: (\S+)", re.M)
 #: First sanitizer, and seeds; the second sees what the first lets pass.
 ENGINES = {"asan": "0 5", "tsan": "0 3"}
@@ -141,7 +141,7 @@ def tests_of(kernel):
 def unchanged_passes(kernel, folder):
     """The same command on the kernel as it is must pass, or every mutant would seem to die."""
     path = sources_of(kernel)[-1]
-    reason = FORKS.why_fails(path, tests_of(kernel), folder / "unchanged")
+    reason = FORKS.why_fails(path, tests_of(kernel), folder / f"{kernel}.unchanged")
     assert reason is None, f"{path.name} fails without any change: {reason}"
 
 
@@ -171,8 +171,7 @@ def main(jobs, wanted=()):
             for sanitizer in ENGINES:
                 simt_build.test_object(kernel, sanitizer)
 
-        for kernel in {t[0] for t in todo} & {*TRITON}:
-            unchanged_passes(kernel, Path(scratch))
+        list(pool.map(lambda kernel: unchanged_passes(kernel, Path(scratch)), {t[0] for t in todo} & {*TRITON}))
 
         def one(number):
             kernel, _, old, new, run = todo[number]

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 from emulator import FLAGS, KERNELS, ROOT, SIMT, digest
@@ -20,7 +21,7 @@ def compile_once(path, command):
     """Run a compiler unless its result is there."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
+        part = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
         done = subprocess.run([*command, "-o", part], text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
         part.rename(path)

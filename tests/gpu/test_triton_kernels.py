@@ -234,12 +234,14 @@ def test_pool_normalize(lengths, D, pooling, dtype, normalize):
     close(got, torch.nn.functional.normalize(want, dim=1) if normalize else want, dtype)
 
 
-def test_pool_of_zeros_and_of_small_numbers():
-    x = torch.zeros(3, 20, device=DEVICE)
+def test_pool_of_zeros_and_of_small_and_large_numbers():
+    x = torch.zeros(4, 20, device=DEVICE)
     x[1] = 1e-30  # divided by 1e-12, the least that counts as a length
     x[2, 3] = 1e-10
-    got = pool_kernels.pool_normalize(x, offsets([1, 1, 1]), 0, True)
+    x[3, 4], x[3, 5] = 3e25, -4e25  # float32 has no squares of these
+    got = pool_kernels.pool_normalize(x, offsets([1, 1, 1, 1]), 0, True)
     assert got[0].abs().max() == 0 and got[1].abs().max() <= 1e-17 and got[2, 3] == 1
+    close(got[3, 4:6], torch.tensor([0.6, -0.8]), F32)
 
 
 LOSS = [(1, 1, 1, 1), (5, 2, 7, 20), (70, 2, 40, 64), (33, 4, 65, 130), (3, 4, 5, 16)]
@@ -248,6 +250,14 @@ LOSS = [(1, 1, 1, 1), (5, 2, 7, 20), (70, 2, 40, 64), (33, 4, 65, 130), (3, 4, 5
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=["f32", "f16", "bf16"])
 @pytest.mark.parametrize(("T", "S", "K", "D"), LOSS)
 def test_sampled_softmax(T, S, K, D, dtype):
+    check_loss(T, S, K, D, dtype)
+
+
+def test_sampled_softmax_of_logits_whose_exponential_is_infinite():
+    check_loss(5, 2, 7, 20, F32, correction=-100.0)
+
+
+def check_loss(T, S, K, D, dtype, correction=0.0):
     generator = torch.Generator().manual_seed(T + K)
     unit = torch.nn.functional.normalize
     states, wanted, others = (
@@ -255,7 +265,7 @@ def test_sampled_softmax(T, S, K, D, dtype):
     )
     targets = torch.randint(0, 9, (T,), generator=generator).to(DEVICE)
     drawn = torch.randint(0, 9, (S, K), generator=generator).to(DEVICE)  # few items: targets are among them
-    correction = draw(generator, S, K)
+    correction = draw(generator, S, K) + correction
     got = loss_kernels.sampled_softmax(states, wanted, others, targets, drawn, correction, 12.0)
 
     wide = [x.cpu().double().requires_grad_() for x in (states, wanted, others)]

@@ -165,6 +165,13 @@ void run_zeros() {
   ok(score_topk(one.p, TopkScreen::kFloat32, nullptr));
   CHECK((one.rows.host() == std::vector<int64_t>{0, 1, 2, 3}), "zeros");
   for (int i = 0; i < 3; ++i) CHECK(!std::signbit(one.scores.host()[i]), "a negative zero came out");
+  // A sum that only the cast to float32 makes a zero, of its own sign.
+  const Device<float> tiny(std::vector<float>{1e-30f}), near(std::vector<float>{-1e-30f, 0.0f, 1e-30f, -1.0f});
+  One small(near.p, 1, 4, 4, 0.0f);
+  small.p.queries = tiny.p;
+  ok(score_topk(small.p, TopkScreen::kFloat32, nullptr));
+  CHECK((small.rows.host() == std::vector<int64_t>{0, 1, 2, 3}), "zeros by the cast");
+  for (int i = 0; i < 3; ++i) CHECK(!std::signbit(small.scores.host()[i]), "a negative zero came out of the cast");
 }
 
 // Row offsets beyond 2^31 elements. The catalogue is reserved, not filled: only the pages that are read come to exist.
