@@ -1,9 +1,8 @@
 """The guards around FAISS on a GPU, on a stand-in that behaves as FAISS does without one."""
 
-import importlib.metadata
-import importlib.util
 import sys
-from types import SimpleNamespace
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 
@@ -26,20 +25,15 @@ class IndexFlat(GpuIndexFlat):
 @pytest.fixture
 def fake(monkeypatch):
     """faiss with one GPU, as the wheel faiss-gpu-cu12."""
-    module = SimpleNamespace(StandardGpuResources=object, get_num_gpus=lambda: 1)
+    module = ModuleType("faiss")
+    module.__spec__ = ModuleSpec("faiss", None)
+    module.StandardGpuResources, module.get_num_gpus = object, lambda: 1
     module.index_cpu_to_all_gpus = lambda index: GpuIndexFlat(index.ntotal if module.get_num_gpus() else 0)
     module.SearchParameters = lambda sel: ("params", sel)
-    installed = {"faiss-gpu-cu12"}
-
-    def version(name):
-        if name not in installed:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return "1"
-
+    module.installed = {"faiss-gpu-cu12"}
     monkeypatch.setitem(sys.modules, "faiss", module)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(importlib.metadata, "version", version)
-    module.installed = installed
+    # Of this module only: others ask for versions too, at their first import.
+    monkeypatch.setattr(faiss_gpu, "_installed", lambda name: name in module.installed)
     return module
 
 
@@ -54,12 +48,13 @@ def test_without_a_gpu_there_is_no_silent_empty_index(fake):
         faiss_gpu.to_gpu(IndexFlat(7))
 
 
-def test_the_doctor_shows_the_gap(fake, monkeypatch):
+def test_what_is_installed():
+    assert faiss_gpu._installed("numpy") and not faiss_gpu._installed("no-such-package")
+
+
+def test_the_doctor_shows_the_gap(fake):
     from fastrec import doctor
 
-    monkeypatch.setattr(doctor, "_version", lambda name: "1")
-    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1")
-    monkeypatch.setattr(faiss_gpu, "_installed", lambda name: name in fake.installed)
     assert doctor.table().splitlines()[-1].split() == ["retrieve", "faiss", "cuda", "ok"]
     fake.get_num_gpus = lambda: 0
     (line,) = [x for x in doctor.table().splitlines() if x.startswith("retrieve")]
