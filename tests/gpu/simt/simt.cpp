@@ -9,6 +9,8 @@
 // blocks too, as far as the compiler instruments the access (docs/gpu.md, "What the emulator does not see").
 #include "simt.hpp"
 #include "runtime.hpp"
+#include "ready.hpp"
+#include "sanitizers.hpp"
 #include "switch.hpp"
 
 #include <sys/mman.h>
@@ -20,20 +22,6 @@
 #include <iterator>
 #include <random>
 #include <vector>
-
-#ifdef SIMT_ASAN
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
-#ifdef SIMT_TSAN
-extern "C" {
-void* __tsan_create_fiber(unsigned);
-void* __tsan_get_current_fiber();
-void __tsan_switch_to_fiber(void*, unsigned flags);  // flag 1: the switch orders nothing
-void __tsan_acquire(void*);
-void __tsan_release(void*);
-}
-#endif
 
 namespace simt {
 
@@ -66,7 +54,7 @@ struct Fiber {
 uint64_t seed = 0;
 std::mt19937_64 dice;
 std::vector<Fiber> fibers;  // of the block that runs now
-std::vector<uint64_t> ready;  // bits, by place in the order of the block: what can run
+Ready ready;  // by place in the order of the block
 size_t n_done = 0, n_in_barrier = 0;
 Fiber* first_in_barrier = nullptr;
 // Ends of the happens-before edges of a block; addresses only. New ones for each block, or one would come after another.
@@ -111,17 +99,7 @@ void* scheduler_tsan_fiber = nullptr;
   std::abort();
 }
 
-// ---- what the sanitizers must be told
-
-#ifdef SIMT_TSAN
-void release(void* at) { __tsan_release(at); }
-void acquire(void* at) { __tsan_acquire(at); }
-void tsan_switch(void* fiber) { __tsan_switch_to_fiber(fiber, 1); }
-#else
-void release(void*) {}
-void acquire(void*) {}
-void tsan_switch(void*) {}
-#endif
+// ---- from fiber to fiber and back
 
 void to_fiber(Fiber& f) {
   running = &f;
@@ -150,29 +128,9 @@ void to_scheduler(Fiber& f) {
 
 // ---- one block
 
-void set_ready(const Fiber& f, bool can_run) {
-  const uint64_t bit = uint64_t{1} << f.place % 64;
-  if (can_run)
-    ready[f.place / 64] |= bit;
-  else
-    ready[f.place / 64] &= ~bit;
-}
-
-// The first ready place from `start` on, round the end; -1: none.
-int first_ready(unsigned start) {
-  for (size_t i = 0; i <= ready.size(); ++i) {
-    const size_t word = (start / 64 + i) % ready.size();
-    uint64_t bits = ready[word];
-    if (i == 0) bits &= ~uint64_t{0} << start % 64;
-    if (i == ready.size()) bits &= ~(~uint64_t{0} << start % 64);
-    if (bits != 0) return static_cast<int>(word * 64) + __builtin_ctzll(bits);
-  }
-  return -1;
-}
-
 void let_run(Fiber& f) {
   f.waiting = nullptr;
-  set_ready(f, true);
+  ready.set(f.place, true);
 }
 
 void fiber_main() {
@@ -184,7 +142,7 @@ void fiber_main() {
   release(&launch_ends);
   running->done = true;
   ++n_done;
-  set_ready(*running, false);
+  ready.set(running->place, false);
   to_scheduler(*running);
 }
 
@@ -194,7 +152,7 @@ void wait_in(const char* what, unsigned mask, const char* file, int line) {
   f.mask = mask;
   f.file = file;
   f.line = line;
-  set_ready(f, false);
+  ready.set(f.place, false);
 }
 
 bool same_text(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
@@ -236,11 +194,11 @@ void run_block() {
   }
   for (unsigned i = 0; i < order.size(); ++i) {
     fibers[order[i]].place = i;
-    set_ready(fibers[order[i]], true);
+    ready.set(i, true);
   }
   while (n_done < fibers.size()) {
     const size_t start = seed > 1 && dice() % 8 == 0 ? dice() % order.size() : 0;
-    const int next = first_ready(static_cast<unsigned>(start));
+    const int next = ready.first(static_cast<unsigned>(start));
     if (next < 0) report_deadlock();
     to_fiber(fibers[order[next]]);
   }
@@ -312,7 +270,7 @@ void launch(dim3 grid, dim3 block, size_t dynamic_bytes, const std::function<voi
 
   body = &kernel;
   fibers = std::vector<Fiber>(threads);
-  ready.assign((threads + 63) / 64, 0);
+  ready = Ready(threads);
   garbage.reserve(blocks * (2 + std::size(shared)));
   release(&launch_begins);
 #ifdef SIMT_TSAN
