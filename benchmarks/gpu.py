@@ -1,13 +1,15 @@
-"""The GPU operators on a GPU: verified first, then timed beside torch, and FAISS where it has a GPU build.
+"""The GPU operators on a GPU: verified first, then timed beside torch, and FAISS and flash-attn where installed.
 
     python benchmarks/gpu.py [--quick]
 
 One line of JSON a row. Without a GPU it says why and ends with 77. `--emulate` runs the program on the emulator of
-tests/gpu, to know that it starts; the numbers of that mean nothing and are not printed.
+tests/gpu and Triton's interpreter, to know that it starts; the numbers of that mean nothing and are not printed.
 """
 
 import argparse
+import importlib.util
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -73,6 +75,35 @@ def segments(B, N, D, put):
     return f"segment_mean B={B} N={N} D={D}", lambda: ops.segment_mean(v, lists), {"torch": bag}
 
 
+def attention(lengths, H, d, kind, put):
+    """Causal attention over packed sequences; torch's own runs over the same sequences padded."""
+    import torch
+
+    dtype, cu = getattr(torch, kind), np.concatenate([[0], np.cumsum(lengths)])
+    generator = torch.Generator().manual_seed(0)
+    host = [torch.randn(cu[-1], H, d, generator=generator).to(dtype) for _ in range(3)]
+    q, k, v = (put(x) for x in host)
+    first = int(lengths[0])
+    want = ops.attention_varlen(*(x[:first].float().numpy() for x in host), cu[:2], causal=True, backend="reference")
+    got = ops.attention_varlen(q, k, v, cu, causal=True)
+    within = 1e-5 if kind == "float32" else 2e-2  # the tolerance of tests/gpu/test_triton_kernels.py
+    np.testing.assert_allclose(got[:first].float().cpu(), want, rtol=within, atol=within)
+
+    def padded():
+        batch = [torch.nn.utils.rnn.pad_sequence(x.split(list(map(int, lengths))), True) for x in (q, k, v)]
+        return torch.nn.functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in batch), is_causal=True)
+
+    peers = {"torch, padded": padded}
+    if kind != "float32" and q.device.type == "cuda" and importlib.util.find_spec("flash_attn"):
+        from flash_attn import flash_attn_varlen_func
+
+        bounds, longest = put(torch.from_numpy(cu.astype(np.int32))), int(max(lengths))
+        sizes = (bounds, bounds, longest, longest)
+        peers["flash-attn"] = lambda: flash_attn_varlen_func(q, k, v, *sizes, causal=True)
+    title = f"attention_varlen sequences={len(lengths)} tokens={cu[-1]} H={H} d={d} {kind}"
+    return title, lambda: ops.attention_varlen(q, k, v, cu, causal=True), peers
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes")
@@ -82,6 +113,9 @@ def main():
         sys.path.insert(0, str(ROOT / "tests" / "gpu"))
         import emulator
 
+        if importlib.util.find_spec("triton") is not None:
+            os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is imported
+            import interp_fix  # noqa: F401
         _cuda.RUNTIME = emulator.Emulated(emulator.load())
     gap = _cuda.missing()
     if gap is not None:
@@ -95,6 +129,12 @@ def main():
     sizes = [(3, 500, 16, 10)] if small else [(b, n, 128, 100) for b in (1, 64, 1024) for n in (10**5, 10**6)]
     problems = [lambda s=s, d=d: topk(*s, d, put) for s in sizes for d in ("float32", "float16", "bfloat16")]
     problems.append(lambda: segments(*((5, 40, 8) if small else (100_000, 10**6, 128)), put))
+    if importlib.util.find_spec("triton") is not None:
+        lengths = np.random.default_rng(0).integers(1, 20 if small else 512, 3 if small else 256)
+        shape = (2, 16) if small else (12, 64)
+        problems += [lambda t=t: attention(lengths, *shape, t, put) for t in ("float32", "float16", "bfloat16")]
+    else:
+        print("attention_varlen left out: triton is not installed", file=sys.stderr)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "emulator"
     for problem in problems:
         title, own, peers = problem()

@@ -137,7 +137,10 @@ def engines():
     tests = ["pytest", "-q", "-p", "no:cacheprovider", "tests/gpu/test_triton_kernels.py"]
     commands = [
         ([sys.executable, "-m", "ttsem.sanitize", *tests], {}),
-        ([sys.executable, "-m", *tests, "tests/gpu/test_triton_ops.py"], {"TRITON_INTERPRET": "1"}),
+        (
+            [sys.executable, "-m", *tests, "tests/gpu/test_triton_ops.py", "tests/gpu/test_benchmark.py"],
+            {"TRITON_INTERPRET": "1"},
+        ),
     ]
     outputs = parallel([lambda c=c, e=e: run(c, env=os.environ | e | mutate.ONE_THREAD) for c, e in commands])
     counts = []
