@@ -1,6 +1,6 @@
 """Answering: from checked keywords and histories to Recommendations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from fastrec import arguments, cold, config, fuse, pipeline, score
 from fastrec.errors import ConfigError, DataError
 from fastrec.results import Recommendations
 from fastrec.state import State
-from fastrec.types import F32, I64, Csr, DenseSource, Features, Interactions, Queries
+from fastrec.types import F32, F64, I64, Bool, Candidates, Csr, DenseSource, Features, Interactions, Queries
 
 #: Users times k of one call: the answer alone would take gigabytes.
 _MOST_PLACES = 100_000_000
@@ -40,6 +40,91 @@ class Rules:
                 raise ConfigError(f"[{self.call}] {name}={getattr(self, name)!r}, expected True or False")
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A question to a model, of which everything that is alike for all users is worked out once.
+
+    factors: float64 [N], the boosts; mask: bool [N], which items anybody may get; None where there is nothing
+    """
+
+    state: State
+    rules: Rules
+    backend: str
+    factors: F64 | None
+    mask: Bool | None
+
+    @classmethod
+    def of(cls, state: State, rules: Rules, backend: str) -> "Asked":
+        """Raises ConfigError and DataError for rules that the model cannot follow."""
+        call = rules.call
+        if rules.diversity and not any(isinstance(s, DenseSource) for s in state.features.sources):
+            raise ConfigError(f"[{call}] diversity needs item vectors; fit with a source like 'content'")
+        factors = arguments.boost_factors(call, rules.boost, state)
+        mask = arguments.item_mask(call, rules.allow, rules.deny, rules.where, state)
+        return cls(state, rules, backend, factors, mask)
+
+    def search(
+        self, ids: Sequence[Any], histories: Interactions, seen: Csr | None, vectors: F32 | None = None
+    ) -> tuple[Candidates, list[Any]]:
+        """(the best k items of B users, which fit into memory at once, their explanations).
+
+        histories: of the B users; seen: their item rows, ascending; vectors: queries [B, D] that stand in for
+            the histories (texts)
+        """
+        state, k = self.state, int(self.rules.k)
+        if vectors is None:
+            queries = cold.queries(state.features, histories)
+        else:
+            queries = fuse.vector_queries(state.features, vectors)
+        found = Candidates(np.full((len(ids), k), -1, np.int64), np.full((len(ids), k), -np.inf, np.float32))
+        explanations: list[Any] = [None] * len(ids)
+        silent = queries.silent
+        if state.features.bias_scales or not silent.any():
+            self._into(found, explanations, state.features, np.arange(len(ids)), ids, queries, histories, seen)
+            return found, explanations
+        # Nobody knows anything of these users and no bias speaks for them: all items would be alike.
+        known, unknown = np.flatnonzero(~silent), np.flatnonzero(silent)
+        self._into(found, explanations, state.features, known, ids, queries.take(known), histories, seen)
+        nobody = fuse.queries(state.fallback, histories.take(unknown))
+        self._into(found, explanations, state.fallback, unknown, ids, nobody, histories, seen)
+        return found, explanations
+
+    def _into(
+        self,
+        out: Candidates,
+        explanations: list[Any],
+        features: Features,
+        users: I64,
+        ids: Sequence[Any],
+        queries: Queries,
+        histories: Interactions,
+        seen: Csr | None,
+    ) -> None:
+        """Answer the users at these positions in one space."""
+        state, rules, call = self.state, self.rules, self.rules.call
+        wanted = min(int(rules.k), len(state.items))
+        bias = features.bias if self.factors is None else score.boosted(features.bias, self.factors, call)
+        named = any(isinstance(lists, Mapping) for lists in (rules.allow, rules.deny))
+        asked = [ids[i] for i in users.tolist()] if named else []
+        found = cold.search(
+            features,
+            queries,
+            min(10 * int(rules.k), len(state.items)) if rules.diversity else wanted,
+            bias=bias if self.mask is None else np.where(self.mask, bias, np.float32(-np.inf)),
+            seen=seen.take(users) if rules.filter_seen and seen is not None else None,
+            allow=arguments.per_user(call, "allow", rules.allow, asked, state, everything=True),
+            deny=arguments.per_user(call, "deny", rules.deny, asked, state, everything=False),
+            backend=self.backend,
+        )
+        if rules.diversity:
+            found = cold.diversify(found, features, wanted, float(rules.diversity))
+        out.rows[users, :wanted], out.scores[users, :wanted] = found.rows, found.scores
+        if rules.explain:
+            why = cold.explain(features, queries, histories.take(users), found, self.factors)
+            for i, row in zip(users.tolist(), why, strict=True):
+                explanations[i] = [arguments.readable(e, state) for e in row]
+
+
 def answer(
     state: State,
     rules: Rules,
@@ -50,63 +135,27 @@ def answer(
     single: bool,
     backend: str,
 ) -> Recommendations:
-    """Search, rules, explanations and ids for B users, by blocks of users.
-
-    histories: of the B users; seen: their item rows, ascending; vectors: queries [B, D] that stand in for
-        the histories (texts)
-    """
+    """Search, rules, explanations and ids for B users, by blocks of users; arguments as in ``Asked.search``."""
     call, k = rules.call, int(rules.k)
-    if rules.diversity and not any(isinstance(s, DenseSource) for s in state.features.sources):
-        raise ConfigError(f"[{call}] diversity needs item vectors; fit with a source like 'content'")
     if k * max(len(ids), 1) > _MOST_PLACES:
-        raise ConfigError(f"[{call}] k={k} for {len(ids)} users is over {_MOST_PLACES:,} places; ask for fewer at once")
-    wanted = min(k, len(state.items))
-    factors = arguments.boost_factors(call, rules.boost, state)
-    mask = arguments.item_mask(call, rules.allow, rules.deny, rules.where, state)
-    rows = np.full((len(ids), k), -1, np.int64)
-    scores = np.full((len(ids), k), -np.inf, np.float32)
-    explanations: list[Any] = [None] * len(ids)
-
-    def search(features: Features, users: I64, queries: Queries) -> None:
-        """Answer the users at these positions in one space."""
-        bias = features.bias if factors is None else score.boosted(features.bias, factors, call)
-        asked = [ids[i] for i in users.tolist()]
-        found = cold.search(
-            features,
-            queries,
-            min(10 * k, len(state.items)) if rules.diversity else wanted,
-            bias=bias if mask is None else np.where(mask, bias, np.float32(-np.inf)),
-            seen=seen.take(users) if rules.filter_seen and seen is not None else None,
-            allow=arguments.per_user(call, "allow", rules.allow, asked, state, everything=True),
-            deny=arguments.per_user(call, "deny", rules.deny, asked, state, everything=False),
-            backend=backend,
+        raise ConfigError(
+            f"[{call}] k={k} for {len(ids)} users is over {_MOST_PLACES:,} places; ask for fewer at once, or write "
+            "them to files with recommend_all"
         )
-        if rules.diversity:
-            found = cold.diversify(found, features, wanted, float(rules.diversity))
-        rows[users, :wanted], scores[users, :wanted] = found.rows, found.scores
-        if rules.explain:
-            why = cold.explain(features, queries, histories.take(users), found, factors)
-            for i, row in zip(users.tolist(), why, strict=True):
-                explanations[i] = [arguments.readable(e, state) for e in row]
-
+    asked = Asked.of(state, rules, backend)
+    parts: list[Candidates] = []
+    explanations: list[Any] = []
     for start in range(0, len(ids), pipeline.USERS_AT_ONCE):
         users = np.arange(start, min(start + pipeline.USERS_AT_ONCE, len(ids)))
-        if vectors is None:
-            queries = cold.queries(state.features, histories.take(users))
-        else:
-            queries = fuse.vector_queries(state.features, vectors[users])
-        silent = queries.silent
-        if state.features.bias_scales or not silent.any():
-            search(state.features, users, queries)
-            continue
-        # Nobody knows anything of these users and no bias speaks for them: all items would be alike.
-        known = np.flatnonzero(~silent)
-        search(state.features, users[known], queries.take(known))
-        nobody = histories.take(users[silent])
-        search(state.fallback, users[silent], fuse.queries(state.fallback, nobody))
-    items = state.items.ids(rows.ravel()).reshape(rows.shape)
-    why = explanations if rules.explain else None
-    return Recommendations.of(arguments.objects(ids), items, scores, why, single)
+        some = ids[start : start + len(users)]
+        there = None if seen is None else seen.take(users)
+        found, why = asked.search(some, histories.take(users), there, None if vectors is None else vectors[users])
+        parts.append(found)
+        explanations += why
+    places = Candidates.concatenate(parts, k)
+    items = state.items.ids(places.rows.ravel()).reshape(places.rows.shape)
+    told = explanations if rules.explain else None
+    return Recommendations.of(arguments.objects(ids), items, places.scores, told, single)
 
 
 def text_vectors(call: str, state: State, encoder: Any, texts: Sequence[Any]) -> F32:

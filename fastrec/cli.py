@@ -62,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     who.add_argument("--users", nargs="+", metavar="ID")
     who.add_argument("--all", action="store_true", help="all users of the model")
     recommend.add_argument("-k", type=int, default=10)
-    recommend.add_argument("--out", type=Path, help="parquet or csv file; without it a table on stdout")
+    recommend.add_argument(
+        "--out",
+        type=Path,
+        help="parquet or csv file, or with --all a folder of parts; without it a table on stdout",
+    )
+    recommend.add_argument("--users-per-part", type=int, metavar="N", help="users of a part of the folder")
     recommend.set_defaults(run=_recommend)
 
     similar = commands.add_parser("similar", help="items most like the given ones")
@@ -151,9 +156,17 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _recommend(args: argparse.Namespace) -> None:
+    parts = args.all and args.out is not None and (args.out.is_dir() or not args.out.suffix)
+    if args.users_per_part is not None and not parts:
+        raise ConfigError("[cli] --users-per-part needs --all and a folder for --out")
     rec = _load(args.model)
     if args.out is not None:
-        _check_output(args.out, (".parquet", ".csv"))
+        _check_output(args.out, () if parts else (".parquet", ".csv"))
+    if args.all and args.out is not None and args.out.suffix.lower() != ".csv":
+        more = {} if args.users_per_part is None else {"users_per_part": args.users_per_part}
+        counts = rec.recommend_all(args.out, args.k, **more)
+        print(f"{counts['users']} users in {counts['parts']} files at {args.out}, {counts['written']} written now")
+        return
     users = rec.user_ids if args.all else _ids(args.users, rec.user_ids)
     _show(rec.recommend(users, args.k), args.out)
 

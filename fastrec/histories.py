@@ -127,7 +127,7 @@ class Histories:
     def take(self, rows: npt.ArrayLike) -> tuple[Interactions, Csr]:
         """(histories of these users in this order, their items ascending); row -1 gives an empty history."""
         rows = np.asarray(rows, np.int64)
-        wanted = rows.tolist()
+        wanted = rows.tolist() if self.n_changed else []
         mine = [(i, self.user(row)) for i, row in enumerate(wanted) if row >= 0 and row in self.changed[row % _SHARDS]]
         below = np.where(rows < self.base.n_users, rows, -1)
         below[[i for i, _ in mine]] = -1

@@ -1,8 +1,11 @@
-"""What a Recommender does after fitting: it keeps up with events and items, forgets, and is saved."""
+"""What a Recommender does after fitting: it keeps up with events and items, forgets, is saved, and writes files."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from fastrec import arguments, batch
+from fastrec.answer import Rules
 from fastrec.errors import NotFittedError
 from fastrec.live import Live
 from fastrec.persist import write_state
@@ -17,6 +20,7 @@ class Keeping:
     _encoder: Any
     _store: EventStore | None
     _live: Live | None
+    _progress: bool
 
     def update(self, interactions: Any) -> dict[str, int]:
         """New events count from the next call on, without any training; returns counts.
@@ -63,6 +67,40 @@ class Keeping:
         With FASTREC_KEY set it is encrypted. A callable encoder cannot be written: hand it to ``load`` again.
         """
         write_state(folder, self._fitted("save"), self._settings, self._encoder)
+
+    def recommend_all(
+        self,
+        folder: str | os.PathLike[str],
+        k: int = 10,
+        *,
+        filter_seen: bool = True,
+        allow: Any = None,
+        deny: Any = None,
+        where: Any = None,
+        boost: Any = None,
+        diversity: float = 0.0,
+        at: Any = None,
+        users_per_part: int = batch.USERS_PER_PART,
+    ) -> dict[str, int]:
+        """The k best items for every user, written to parquet files in bounded memory; returns counts.
+
+        folder: of the parts, see ``fastrec.batch``. A call that was cut off, even by kill -9, goes on where it was when
+            it is made again with the same model and arguments; the files are the same bytes then. A name that ends in
+            .parquet and is no folder is written as one file, which is there whole or not at all
+        users_per_part: users of a file of the folder
+        Other keywords as in ``recommend``. Users stand in the order of ``user_ids``, by columns user_id, item_id, score
+        and rank (from 1). Raises ConfigError where the folder was begun with another model or other arguments, holds
+        other things or is being written by another process, ArtifactError where the disk refuses.
+        """
+        allow, deny = (
+            lists if lists is None or isinstance(lists, Mapping) else arguments.id_list("recommend_all", name, lists)[0]
+            for name, lists in (("allow", allow), ("deny", deny))
+        )
+        rules = Rules("recommend_all", k, filter_seen, allow, deny, where, boost, diversity)
+        state = self._fitted("recommend_all")
+        return batch.run(
+            state, self._settings, folder, rules, at=at, users_per_part=users_per_part, show=self._progress
+        )
 
     def _fitted(self, call: str) -> State:
         return self._living(call).current()

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import logging
 import platform
 from typing import Any
@@ -21,6 +22,7 @@ from fastrec.retrieve import Index
 from fastrec.side import Links
 from fastrec.state import Settings, State
 from fastrec.store import artifact, read_key
+from fastrec.store.checksum import checksum
 from fastrec.types import (
     BiasSource,
     Catalog,
@@ -48,6 +50,28 @@ _TEXT = ("last", "characters", "cosine", "exact")
 
 def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> None:
     """Write ``state`` as an artifact; see store/artifact.py for what a folder holds."""
+    artifact.write(folder, *_contents(state, settings, encoder), key=read_key(None))
+
+
+def fingerprint(state: State, settings: Settings) -> str:
+    """Of everything that answers depend on: 32 hexadecimal digits, the same for a model and what was saved of it."""
+    config, arrays, tables = _contents(state, settings, None)
+    del config["versions"], config["encoder"], config["encoder_fingerprint"], config["report"]
+    digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape} ".encode())
+        digest.update(checksum(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8)).encode())
+    for name in sorted(tables):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, tables[name].schema.remove_metadata()) as writer:
+            for batch in tables[name].combine_chunks().to_batches():
+                writer.write_batch(batch.replace_schema_metadata(None))
+        digest.update(f"{name} {checksum(sink.getvalue())}".encode())
+    return digest.hexdigest()
+
+
+def _contents(state: State, settings: Settings, encoder: Any) -> tuple[dict[str, Any], artifact.Arrays, dict[str, Any]]:
+    """(config, arrays, tables) of an artifact."""
     embedded = state.embeddings is not None and bool(state.embeddings.known.any())
     users, interactions, seen = _users(state)
     arrays: artifact.Arrays = {
@@ -152,7 +176,7 @@ def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> 
         "catalog": state.catalog.table,
         **titles,
     }
-    artifact.write(folder, config, arrays, tables, key=read_key(None))
+    return config, arrays, tables
 
 
 def read_state(folder: Any, *, mmap: bool) -> tuple[State, Settings, dict[str, Any]]:

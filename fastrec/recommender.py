@@ -80,6 +80,7 @@ class Recommender(Keeping):
         self._encoder = encode.as_encoder(encoder, device=device, cache_dir=cache_dir, progress=progress)
         self._store = None if store is None else open_store(store, key=read_key(None))
         self._live = None
+        self._progress = bool(progress)
 
     # ---- learning
 

@@ -44,6 +44,20 @@ def test_recommend_all_to_a_file(files, tmp_path):
     assert pl.read_csv(tmp_path / "r.csv").height == 600
 
 
+def test_recommend_all_to_a_folder(files, tmp_path, capsys):
+    words = ["recommend", str(files / "model"), "--all", "-k", "3", "--out", str(tmp_path / "out")]
+    assert cli.main([*words, "--users-per-part", "25"]) == 0
+    assert f"60 users in 3 files at {tmp_path / 'out'}, 3 written now" in capsys.readouterr().out
+    assert pl.read_parquet(tmp_path / "out").shape == (180, 4)
+    assert cli.main([*words, "--users-per-part", "25"]) == 0
+    assert "0 written now" in capsys.readouterr().out
+    assert cli.main([*words, "--users-per-part", "30"]) == 2
+    assert "begun with users_per_part=25, this call has 30" in capsys.readouterr().err
+    assert cli.main(["recommend", str(files / "model"), "--users", "u1", "--out", str(tmp_path / "out")]) == 2
+    assert cli.main([*words[:-1], str(tmp_path / "r.parquet"), "--users-per-part", "30"]) == 2
+    assert "--users-per-part needs --all and a folder" in capsys.readouterr().err
+
+
 def test_similar(files, capsys):
     assert cli.main(["similar", str(files / "model"), "i1", "-k", "2"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3

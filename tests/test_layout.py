@@ -22,6 +22,7 @@ FOUNDATION = {
     "kinds",
     "ops",
     "profiles",
+    "progress",
     "ridge",
     "sequence",
     "side",

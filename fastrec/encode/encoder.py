@@ -17,9 +17,9 @@ from fastrec.encode import precision as precisions
 from fastrec.encode import stream
 from fastrec.encode.cache import VectorCache, text_key
 from fastrec.encode.packing import batches, pack
-from fastrec.encode.progress import Progress
 from fastrec.encode.text import clean_unicode
 from fastrec.errors import ConfigError, DataError
+from fastrec.progress import Progress
 from fastrec.types import F32, I32, I64
 
 if TYPE_CHECKING:
