@@ -19,13 +19,15 @@ _UNITS = (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9))
 
 @dataclass(frozen=True)
 class Place:
-    """Where a column stands, for messages."""
+    """Where a column stands, for messages; ``start``: rows of the table before those that are looked at."""
 
     call: str
     table: str
     column: str
+    start: int = 0
 
     def error(self, message: str, row: int | None = None) -> DataError:
+        row = None if row is None else row + self.start
         at = "" if row is None else f" row {row}:"
         return DataError(
             f"[{self.call}] {self.table}: column {self.column!r}{at} {message}", column=self.column, row=row
@@ -64,8 +66,24 @@ def ids(series: pl.Series, place: Place) -> pl.Series:
     raise place.error(f"ids are {dtype}, expected str or int", first(series.is_not_null()))
 
 
-def times(series: pl.Series, place: Place) -> pl.Series:
-    """Seconds since 1970 as Float64; null where missing or out of range."""
+class Late:
+    """Whether most times of a table that is read bit by bit are in another unit: only the whole can say."""
+
+    def __init__(self) -> None:
+        self.late = self.known = 0
+        self.error: DataError | None = None
+
+    def judge(self) -> None:
+        """Raise what ``times`` raises for the whole table."""
+        if self.error is not None and 2 * self.late > self.known:
+            raise self.error
+
+
+def times(series: pl.Series, place: Place, part_of: Late | None = None) -> pl.Series:
+    """Seconds since 1970 as Float64; null where missing or out of range.
+
+    part_of: what gathers the evidence of a table of which ``series`` is a part
+    """
     dtype = series.dtype
     if dtype in (pl.Date, pl.Datetime):
         seconds = series.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
@@ -77,14 +95,18 @@ def times(series: pl.Series, place: Place) -> pl.Series:
         raise place.error(f"times are {dtype}, expected seconds or datetimes", first(series.is_not_null()))
     seconds = seconds.fill_nan(None)
     late = (seconds > LATEST).fill_null(False)
-    if not dtype.is_temporal() and 2 * int(late.sum()) > len(seconds) - seconds.null_count() > 0:
+    n_late, n_known = int(late.sum()), len(seconds) - seconds.null_count()
+    if part_of is not None:
+        part_of.late, part_of.known = part_of.late + n_late, part_of.known + n_known
+    if not dtype.is_temporal() and 2 * n_late > n_known > 0:
         middle = float(seconds.filter(late).median())  # type: ignore[arg-type]
         for unit, factor in _UNITS:
             if np.isfinite(middle) and LATEST / 50 <= middle / factor <= LATEST:
-                raise place.error(
-                    f"{series[first(late) or 0]} looks like {unit}; expected seconds: divide by {factor:,.0f}",
-                    first(late),
-                )
+                message = f"{series[first(late) or 0]} looks like {unit}; expected seconds: divide by {factor:,.0f}"
+                error = place.error(message, first(late))
+                if part_of is None:
+                    raise error
+                part_of.error = part_of.error or error
     good = seconds.is_between(0.0, LATEST).fill_null(False)
     return seconds.set(~good, None)
 

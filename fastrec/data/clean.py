@@ -6,19 +6,18 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from fastrec.data import catalog as catalogs
-from fastrec.data import checks, merge
+from fastrec.data import checks, merge, stream
 from fastrec.data import knowledge as triples
 from fastrec.data.checks import Place
 from fastrec.data.columns import Columns
+from fastrec.data.events import Events, pack, recognised
 from fastrec.data.read import read
-from fastrec.data.vocab import Vocab, encode
+from fastrec.data.vocab import Vocab
 from fastrec.errors import ConfigError, DataError
-from fastrec.kinds import numbers
 from fastrec.side import Links
-from fastrec.types import F64, Catalog, Interactions, Report
+from fastrec.types import Catalog, Interactions, Report
 
 #: How much one event of a kind says about liking; 0 is seen but not liked. Other kinds weigh 1.
 DEFAULT_EVENT_WEIGHTS: dict[str, float] = {
@@ -33,7 +32,6 @@ DEFAULT_EVENT_WEIGHTS: dict[str, float] = {
     "search": 0.5,
     "view": 1.0,
 }
-_DAY = 86400.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,42 +83,47 @@ def clean(
     weights = _event_weights(event_weights, where)
     if half_life is not None and not (_finite(half_life) and half_life > 0):
         raise ConfigError(f"[{where}] half_life={half_life!r}, expected days > 0 or None")
-    frame = read(interactions, where=where, only=c.all)
-    counts: dict[str, Any] = {"rows_read": frame.height}
+    counts: dict[str, Any] = {}
     notes: list[str] = []
-    if frame.height == 0 and {c.user_id, c.item_id} <= {*frame.columns}:
-        raise DataError(f"[{where}] interactions has no row; expected at least one event")
-    events, timed = _events(frame, c, strict, where, counts)
+    events = _packed(interactions, c, strict, where, counts)
+    timed = events.time is not None
     if half_life is not None and not timed:
         raise ConfigError(f"[{where}] half_life={half_life} needs the column {c.timestamp!r}")
-    if events.height == 0:
+    if len(events) == 0:
         lack, bad = counts["missing_ids_dropped"], counts["bad_timestamps_dropped"]
         raise DataError(
-            f"[{where}] interactions: none of the {frame.height:,} rows is left: {lack:,} lack {c.user_id!r} or "
+            f"[{where}] interactions: none of the {counts['rows_read']:,} rows is left: {lack:,} lack {c.user_id!r} or "
             f"{c.item_id!r}, {bad:,} have no {c.timestamp!r} between the years 1970 and 2100",
             column=c.user_id if lack else c.timestamp,
         )
-    user_vocab, user_rows = encode(events["user"])
-    item_vocab, item_rows = encode(events["item"])
-    first = merge.first_of_duplicates(user_rows, item_rows, events.drop("user", "item"))
-    counts["duplicates_dropped"] = 0 if first is None else int((~first).sum())
-    if first is not None:
-        events, user_rows, item_rows = events.filter(pl.Series(first)), user_rows[first], item_rows[first]
-    strength = _weights(events, weights, notes)
-    when = events["time"].to_numpy() if timed else np.arange(events.height, dtype=np.float64)
-    if half_life is not None:
-        strength = strength * np.exp2(-(when.max() - when) / (half_life * _DAY))
+    user_vocab, item_vocab = events.users, events.items
+    unknown = sorted({kind for kind in events.kinds if kind is not None} - set(weights))
+    if unknown:
+        notes.append(f"kinds of event without a weight of their own count 1: {', '.join(unknown[:10])}")
     user_table = None if users is None else catalogs.read_users(users, c.user_id, user_vocab, strict, where, notes)
     table = None if items is None else catalogs.read_items(items, c.item_id, item_vocab, strict, where, counts, notes)
     catalog, item_vocab = catalogs.align(table, item_vocab, counts)
     links = triples.links(knowledge, catalog, item_vocab, strict, where, notes)
-    kind = numbers(events["kind"]) if "kind" in events.columns else None
-    merged = merge.merge(user_rows, item_rows, when, strength, len(user_vocab), len(item_vocab), kind)
-    counts["repeats_merged"] = events.height - len(merged.items)
+    merged, means, dropped = merge.histories(events, weights, half_life, len(item_vocab))
+    counts["duplicates_dropped"] = dropped
+    counts["repeats_merged"] = len(events) - dropped - len(merged.items)
     report = Report(
         **counts, users=len(user_vocab), items=len(item_vocab), events=len(merged.items), notes=tuple(notes)
     )
-    return Cleaned(merged, catalog, user_vocab, item_vocab, report, user_table, _means(events), timed, links)
+    found = {kind or "": mean for kind, mean in means.items() if math.isfinite(mean)}
+    return Cleaned(merged, catalog, user_vocab, item_vocab, report, user_table, found, timed, links)
+
+
+def _packed(interactions: Any, c: Columns, strict: bool, where: str, counts: dict[str, Any]) -> Events:
+    """The events as columns of numbers; large parquet files are read bit by bit."""
+    streamed = stream.events(interactions, c, strict, where, counts)
+    if streamed is not None:
+        return streamed
+    frame = read(interactions, where=where, only=c.all)
+    counts["rows_read"] = frame.height
+    if frame.height == 0 and {c.user_id, c.item_id} <= {*frame.columns}:
+        raise DataError(f"[{where}] interactions has no row; expected at least one event")
+    return pack(recognised(frame, c, strict, where, counts)[0])
 
 
 def event_rows(
@@ -137,7 +140,7 @@ def event_rows(
     # What fit needed and this table does not have is done without.
     present = {f: n for f, n in known.items() if n in frame.columns or f in ("user_id", "item_id")}
     counts: dict[str, Any] = {"rows_read": frame.height}
-    events, timed = _events(frame, Columns(**present), False, where, counts)
+    events, timed = recognised(frame, Columns(**present), False, where, counts)
     for name, column, vocab in (("user", columns.user_id, users), ("item", columns.item_id, items)):
         if len(vocab):
             checks.same_kind(events[name], vocab, Place(where, "interactions", column))
@@ -161,15 +164,6 @@ def strength(kind: str | None, value: float | None, weights: Mapping[str, float]
 _PARTS = ("user", "item", "time", "kind", "value", "text")
 
 
-def _means(events: pl.DataFrame) -> dict[str, float]:
-    """Mean value of each kind of event that has a finite one."""
-    if "value" not in events.columns:
-        return {}
-    by = pl.col("kind").fill_null("") if "kind" in events.columns else pl.lit("")
-    found = events.group_by(by.alias("kind"), maintain_order=True).agg(pl.col("value").mean())
-    return {kind: float(mean) for kind, mean in found.iter_rows() if mean is not None and math.isfinite(mean)}
-
-
 def _finite(number: Any) -> bool:
     """Whether this is a number, and one that float64 can hold."""
     if isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating)):
@@ -187,63 +181,3 @@ def _event_weights(given: Mapping[str, float] | None, where: str) -> dict[str, f
         if not isinstance(kind, str) or not _finite(weight) or weight < 0:
             raise ConfigError(f"[{where}] event_weights[{kind!r}]={weight!r}, expected a finite number >= 0")
     return DEFAULT_EVENT_WEIGHTS | {kind.strip().lower(): float(w) for kind, w in (given or {}).items()}
-
-
-def _events(
-    frame: pl.DataFrame, c: Columns, strict: bool, where: str, counts: dict[str, Any]
-) -> tuple[pl.DataFrame, bool]:
-    """(the recognised columns under our own names without bad rows, whether there are timestamps)."""
-    parts = {}
-    for ours, name in c.renamed.items():
-        checks.column(frame, name, ours, where, "interactions")
-    for ours, name, keyword in (("user", c.user_id, "user_id"), ("item", c.item_id, "item_id")):
-        values = checks.column(frame, name, keyword, where, "interactions")
-        parts[ours] = checks.ids(values, Place(where, "interactions", name))
-    if c.event in frame.columns:
-        parts["kind"] = checks.kinds(frame[c.event], Place(where, "interactions", c.event))
-    taken = {c.user_id, c.item_id, c.timestamp, c.event, c.text}
-    value = next((n for n in (c.value, "rating") if n in frame.columns and n not in taken), None)
-    if value is not None:
-        parts["value"] = checks.numbers(frame[value], Place(where, "interactions", value))
-    if c.text in frame.columns:
-        parts["text"] = checks.texts(frame[c.text], Place(where, "interactions", c.text))
-    timed = c.timestamp in frame.columns
-    if timed:
-        parts["time"] = checks.times(frame[c.timestamp], Place(where, "interactions", c.timestamp))
-    missing = parts["user"].is_null() | parts["item"].is_null()
-    bad_time = parts["time"].is_null() & ~missing if timed else pl.Series([False]).new_from_index(0, frame.height)
-    if strict:
-        for ours, name in (("user", c.user_id), ("item", c.item_id)):
-            row = checks.first(parts[ours].is_null())
-            if row is not None:
-                raise Place(where, "interactions", name).error("the id is missing", row)
-        row = checks.first(bad_time)
-        if row is not None:
-            place = Place(where, "interactions", c.timestamp)
-            raise place.error(f"{frame[c.timestamp][row]} is missing or outside of the years 1970 to 2100", row)
-    counts["missing_ids_dropped"] = int(missing.sum())
-    counts["bad_timestamps_dropped"] = int(bad_time.sum())
-    events = pl.DataFrame([s.alias(name) for name, s in parts.items()])
-    drop = missing | bad_time
-    return (events.filter(~drop) if drop.any() else events), timed
-
-
-def _weights(events: pl.DataFrame, weights: dict[str, float], notes: list[str]) -> F64:
-    """Weight of every event, float64 [n]."""
-    if "kind" not in events.columns:
-        base = np.full(events.height, weights["rating"] if "value" in events.columns else 1.0)
-    else:
-        unknown = sorted(set(events["kind"].drop_nulls().unique().to_list()) - set(weights))
-        if unknown:
-            notes.append(f"kinds of event without a weight of their own count 1: {', '.join(unknown[:10])}")
-        base = events["kind"].replace_strict(weights, default=1.0, return_dtype=pl.Float64).fill_null(1.0).to_numpy()
-    if "value" not in events.columns:
-        return np.array(base, np.float64)
-    over = ["kind"] if "kind" in events.columns else [pl.lit(0)]
-    mean = pl.col("value").mean().over(over)
-    strength = events.select(
-        (pl.when((mean > 0) & mean.is_finite()).then(pl.col("value") / mean).otherwise(1.0))
-        .clip(0.0, 5.0)
-        .fill_null(1.0)
-    )
-    return np.asarray(base * strength.to_series().to_numpy(), np.float64)

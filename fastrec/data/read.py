@@ -60,27 +60,35 @@ def _read_path(path: str, where: str, what: str, only: Collection[str] | None) -
         table = files.load(file, where, what, only)
         frames[file] = read(table, where=where, what=f"{what}: {file}", only=only)
     frames = _as_one_text(frames)
-    first, head = next(iter(frames.items()))
-    for file, frame in frames.items():
-        ours, theirs = ({n for n in f.columns if only is None or n in only} for f in (frame, head))
-        if ours != theirs:
-            name = min(ours ^ theirs)
-            raise DataError(
-                f"[{where}] {what}: the {len(frames)} files at {path} have different columns: {name!r} is only in "
-                f"{Path(file if name in ours else first).name}, not in {Path(first if name in ours else file).name}",
-                column=name,
-            )
-        for name in sorted(ours):
-            if len({"any", _kind(frame[name].dtype), _kind(head[name].dtype)}) > 2:
-                raise DataError(
-                    f"[{where}] {what}: column {name!r} is {frame[name].dtype} in {Path(file).name}, "
-                    f"{head[name].dtype} in {Path(first).name}; expected one kind",
-                    column=name,
-                )
+    check_alike({file: frame.schema for file, frame in frames.items()}, only, path, where, what)
+    head = next(iter(frames.values()))
     try:
         return pl.concat(frames.values(), how="diagonal_relaxed") if len(frames) > 1 else head
     except FOREIGN as error:
         raise DataError(f"[{where}] {what}: the files at {path} do not fit together: {first_line(error)}") from error
+
+
+def check_alike(
+    schemas: Mapping[str, pl.Schema], only: Collection[str] | None, path: str, where: str, what: str
+) -> None:
+    """DataError unless the files, by name, have the same columns, and each column is of one kind."""
+    first, head = next(iter(schemas.items()))
+    for file, schema in schemas.items():
+        ours, theirs = ({n for n in f if only is None or n in only} for f in (schema, head))
+        if ours != theirs:
+            name = min(ours ^ theirs)
+            raise DataError(
+                f"[{where}] {what}: the {len(schemas)} files at {path} have different columns: {name!r} is only in "
+                f"{Path(file if name in ours else first).name}, not in {Path(first if name in ours else file).name}",
+                column=name,
+            )
+        for name in sorted(ours):
+            if len({"any", _kind(schema[name]), _kind(head[name])}) > 2:
+                raise DataError(
+                    f"[{where}] {what}: column {name!r} is {schema[name]} in {Path(file).name}, "
+                    f"{head[name]} in {Path(first).name}; expected one kind",
+                    column=name,
+                )
 
 
 def _as_one_text(frames: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
