@@ -6,11 +6,9 @@
 Shape legend, used in every docstring of the package: U users, N items, n events, B users of one call, D dimensions,
 S sequences, T tokens, k results, nnz stored entries of a sparse matrix.
 
-A *row* is the position of a user or an item inside the model (int32 or int64, from 0); an *id* is the
-caller's own str or int. Only ``fastrec.data.vocab`` turns one into the other.
-
-The checks here are about our own stages: ``AssertionError`` with the name of the field. What callers hand in is
-checked at the public functions, with typed errors.
+A *row* is the position of a user or an item inside the model (int32 or int64, from 0); an *id* is the caller's own str
+or int. Only ``fastrec.data.vocab`` turns one into the other. The checks here are about our own stages: AssertionError
+with the name of the field. What callers hand in is checked at the public functions, with typed errors.
 """
 
 from dataclasses import dataclass, field
@@ -99,8 +97,7 @@ class Interactions:
 
     indptr: int64 [U + 1]
     items: int32 [n], item rows
-    times: float64 [n], seconds since 1970 of the last event of this user with this item; the place in
-        the input where the data has no timestamps
+    times: float64 [n], seconds since 1970 of the last such event; the place in the input where there are no timestamps
     weights: float32 [n], >= 0, strength of the preference; 0 means seen, but no sign of liking (dislike)
     n_items: N
     kinds: uint8 [n], the kind of that event as ``fastrec.kinds`` numbers it; None where no event has one
@@ -140,8 +137,7 @@ class Interactions:
 
     def select(self, keep: Bool) -> "Interactions":
         """The same users with only the entries where ``keep`` [n] is true."""
-        counts = np.concatenate([[0], np.cumsum(keep)])[self.indptr].astype(np.int64)
-        return self.arranged(counts, keep)
+        return self.arranged(np.concatenate([[0], np.cumsum(keep)])[self.indptr].astype(np.int64), keep)
 
     def decayed(self, decay: float | None) -> F32:
         """Weight of every entry, float32 [n]: weight * exp(-rank / decay); a user's newest entry has rank 0."""
@@ -152,8 +148,14 @@ class Interactions:
 
     def seen(self) -> Csr:
         """The item rows of every user in ascending order, as score_topk wants them."""
-        order = np.lexsort((self.items, self.users))
-        return Csr(self.indptr, self.items[order], self.n_items)
+        items, begin = np.empty(len(self.items), np.int32), 0
+        while begin < self.n_users:  # a few million entries at a time
+            end = max(begin + 1, int(np.searchsorted(self.indptr, self.indptr[begin] + (1 << 22), side="right")) - 1)
+            span = slice(int(self.indptr[begin]), int(self.indptr[end]))
+            owner = np.repeat(np.arange(end - begin) * self.n_items, np.diff(self.indptr[begin : end + 1]))
+            items[span] = np.sort(owner + self.items[span]) - owner
+            begin = end
+        return Csr(self.indptr, items, self.n_items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,8 +298,7 @@ Source = DenseSource | SparseSource | BiasSource
 class Features:
     """The item side of the fused space: what score_topk walks.
 
-    sources: the M sources; dense ones stand behind one another in ``items``, sparse ones below one
-        another in ``similarity``, both in this order
+    sources: the M sources; dense ones stand side by side in ``items``, sparse ones below one another in ``similarity``
     weights: float64 [M], >= 0
     items: packed float32 [N, D], D the sum over the dense sources
     similarity: Csr [S * N, N] of the S sparse sources; None where there is none
@@ -375,9 +376,8 @@ class Candidates:
     @classmethod
     def concatenate(cls, parts: "list[Candidates]", k: int) -> "Candidates":
         """The users of all parts behind one another; [0, k] for no part."""
-        if not parts:
-            return cls(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-        return cls(np.concatenate([p.rows for p in parts]), np.concatenate([p.scores for p in parts]))
+        none = cls(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+        return cls(*(np.concatenate([getattr(p, n) for p in parts or [none]]) for n in ("rows", "scores")))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from fastrec.errors import ConfigError
 from fastrec.models import _arrays
 from fastrec.models._decay import check_decay, decay_variants, resolve_decay
-from fastrec.models._neighbors import neighbors
+from fastrec.models._neighbors import neighbors, spans
 from fastrec.models._settings import check_device, check_number, check_whole
 from fastrec.types import Csr, Embeddings, Interactions, SparseSource
 
@@ -78,7 +78,9 @@ class ItemItem:
                 block.data = block.data / (owner * norms[block.indices] + self.shrinkage)
             return block
 
-        return neighbors(likenesses, n, max(1, _BLOCK_ENTRIES // max(n, 1)), self.neighbors)
+        # No row has more entries than there are items, nor than its users have events.
+        met = by_item.astype(np.bool_) @ np.diff(weighted.indptr).astype(np.float64)
+        return neighbors(likenesses, spans(np.minimum(met, n), _BLOCK_ENTRIES), self.neighbors)
 
 
 def bm25(liked: "sp.csr_matrix", k1: float = 100.0, b: float = 0.8) -> "sp.csr_matrix":
