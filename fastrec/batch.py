@@ -126,7 +126,7 @@ def run(
     job = Job.of(state, rules, settings.backend, at, per_part)
     alone = path.suffix.lower() == ".parquet" and not path.is_dir()
     progress = Progress(CALL, len(job.users), show, unit="user", logger="fastrec")
-    with _disk(path):
+    with disk(path):
         wanted = manifest(job, fingerprint(state, settings))
         if alone:
             with progress:
@@ -250,7 +250,9 @@ def claimed(folder: Path, wanted: dict[str, Any]) -> Iterator[list[int]]:
 
 
 def finish(folder: Path) -> None:
-    """Say that all parts are there."""
+    """Say that all parts are there, and clear what processes that were killed on the way have left."""
+    for left in folder.glob(f"{_HIDDEN}*"):
+        left.unlink()
     if not (folder / SUCCESS).exists():
         (folder / SUCCESS).touch()
         _sync(folder)
@@ -278,7 +280,7 @@ def _compare(part: Path, wanted: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
+def disk(path: Path) -> Iterator[None]:
     """ArtifactError for what the disk refuses."""
     try:
         yield

@@ -20,6 +20,7 @@ from fastrec.models import _checkpoint
 from fastrec.models._loss import sampled_softmax
 from fastrec.models._network import Dropout, Network, parts_of
 from fastrec.models._sequences import Batch, Negatives, Sequences
+from fastrec.models._team import Team
 from fastrec.sequence import queries
 from fastrec.types import F32, I64, Embeddings, Interactions, SequenceSource
 
@@ -60,7 +61,7 @@ def train(
         last = run.epochs if settings.stop is None else min(settings.stop, run.epochs)
         while run.epoch < last and not run.exhausted:
             run.one_epoch()
-            if path is not None:
+            if path is not None and run.team.rank == 0:
                 _checkpoint.write(path, *run.state())
         return run.finished()
 
@@ -111,9 +112,10 @@ class _Run:
         pool: ThreadPoolExecutor,
     ) -> None:
         s = self.settings = settings
-        self.pool = pool
+        self.pool, self.team = pool, Team.here()
         self.sequences, self.seed, self.held, self.past = sequences, seed, held, interactions
         self.device = _device(s.device)
+        self.team.check(sequences.items, sequences.indptr, self.device)
         seen = torch.from_numpy(np.bincount(sequences.items, minlength=interactions.n_items) > 0).to(self.device)
         texts = None if embeddings is None else torch.tensor(embeddings.vectors, device=self.device)
         with torch.random.fork_rng(devices=[]):
@@ -159,9 +161,12 @@ class _Run:
                 )
             total += loss
         self.epoch += 1
+        self.team.same([p.detach() for p in self.parameters.values()])
         note = ""
         if self.held is not None:
-            value = self._measure()
+            measured = torch.tensor([self._measure()], dtype=torch.float64, device=self.device)
+            self.team.same([measured])
+            value = float(measured)
             note = f", NDCG@10 {value:.4f} on the holdout"
             if value > self.best_value:
                 self.best_value, self.best_epoch = value, self.epoch
@@ -190,15 +195,18 @@ class _Run:
             loss = self._loss(shard, table, self.local[drawn[number]], expected, (*seed, number)) / len(batch.rows)
             return float(loss.detach()), torch.autograd.grad(loss, [table, *inner])
 
-        results = list(self.pool.map(one, range(len(shards)), shards))
-        gradients = [sum(parts) if len(parts) > 1 else parts[0] for parts in zip(*(g for _, g in results), strict=True)]
+        mine = self.team.mine(len(shards))
+        results = list(self.pool.map(one, mine, [shards[number] for number in mine]))
+        parts = [g for _, g in results] or [tuple(torch.zeros_like(p) for p in (table, *inner))]
+        own = [sum(some) if len(some) > 1 else some[0] for some in zip(*parts, strict=True)]
+        gradients, loss = self.team.sums(own, sum(loss for loss, _ in results))
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(items, gradients[0].to(items.dtype))
         for p, gradient in zip(inner, gradients[1:], strict=True):
             p.grad = gradient
         torch.nn.utils.clip_grad_norm_(network.parameters(), self.settings.gradient_norm)
         self.optimizer.step()
-        return sum(loss for loss, _ in results)
+        return loss
 
     def _loss(
         self, batch: Batch, items: torch.Tensor, drawn: I64, expected: F32, seed: tuple[int, ...]

@@ -1,0 +1,131 @@
+"""A catalogue in shards: every actor holds some of the items, and the best of each are merged.
+
+The score of an item depends on no other item, and a shard returns its own top-k in the order of the whole: merging k
+places of S shards, the smaller row first among equals, gives exactly the top-k of the catalogue.
+"""
+
+import dataclasses
+import itertools
+import os
+from typing import Any
+
+import numpy as np
+
+from fastrec import arguments, config, ops, retrieve
+from fastrec.cold import queries as queries_of
+from fastrec.distributed.pool import Pool, check_workers
+from fastrec.errors import ConfigError
+from fastrec.inside import settings_of, state_of
+from fastrec.recommender import load
+from fastrec.results import Recommendations
+from fastrec.types import F32, I64, Candidates, Csr, Features, Queries
+
+_CALL = "ShardedCatalogue"
+
+
+def shard(features: Features, first: int, last: int) -> Features:
+    """The space of the items from ``first`` to before ``last`` alone, for searching."""
+    similarity = None if features.similarity is None else columns(features.similarity, first, last)
+    return dataclasses.replace(
+        features,
+        items=ops.pack_items(features.items.rows[first:last], dtype=features.items.screen.dtype),
+        similarity=similarity,
+        bias=np.array(features.bias[first:last]),
+        index=None,
+    )
+
+
+def columns(lists: Csr, first: int, last: int) -> Csr:
+    """The columns from ``first`` to before ``last``, numbered from 0."""
+    inside = (lists.indices >= first) & (lists.indices < last)
+    indptr = np.concatenate([[0], np.cumsum(inside)])[lists.indptr].astype(np.int64)
+    values = None if lists.values is None else lists.values[inside]
+    return Csr(indptr, lists.indices[inside] - np.int32(first), last - first, values)
+
+
+def merged(parts: list[tuple[F32, I64]], k: int) -> Candidates:
+    """The best k of each user over the shards: (scores [B, k], rows of the whole catalogue [B, k]) of each."""
+    scores = np.concatenate([scores for scores, _ in parts], axis=1)
+    rows = np.concatenate([rows for _, rows in parts], axis=1)
+    # Stable: shards stand in the order of their rows, and so do equals within one.
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return Candidates(np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1))
+
+
+class _Shard:
+    """Holds some of the items of a saved model; the rest of the folder is mapped, and not in its memory."""
+
+    def __init__(self, model: str) -> None:
+        rec = load(model)
+        self._whole: Features | None = state_of(rec, _CALL).features
+        self._backend = settings_of(rec).backend
+        self._features: Features | None = None
+        self._first = self._last = 0
+
+    def search(self, task: tuple[int, int, Queries, int, dict[str, Any]]) -> tuple[F32, I64]:
+        """(scores, rows of the whole catalogue) of the best k among the items of the shard."""
+        first, last, asked, k, lists = task
+        if self._features is None or (first, last) != (self._first, self._last):
+            # With the first task, also after a new start, as only the tasks come again then.
+            assert self._whole is not None
+            self._features, self._first, self._last = shard(self._whole, first, last), first, last
+            self._whole = None
+        found = retrieve.search(self._features, asked, min(k, last - first), backend=self._backend, **lists)
+        return found.scores, np.where(found.rows >= 0, found.rows + first, -1)
+
+
+class ShardedCatalogue:
+    """The items of a saved model in the memory of ``shards`` actors; use it as a context, or ``close`` it.
+
+    model: folder on a file system that all machines see; without items after fitting
+    Raises ConfigError for a model with such items, BackendUnavailable without Ray.
+    """
+
+    def __init__(self, model: str | os.PathLike[str], *, shards: int = 2) -> None:
+        check_workers(_CALL, shards)
+        rec = load(model)
+        self._state = state_of(rec, _CALL)
+        if self._state.fresh is not None or self._state.removed is not None:
+            raise ConfigError(f"[{_CALL}] {model} has items that came or went after fitting; expected a refitted model")
+        n = self._state.features.n_items
+        if shards > n:
+            raise ConfigError(f"[{_CALL}] shards={shards} for {n} items, expected at most one an item")
+        edges = np.linspace(0, n, shards + 1).astype(int).tolist()
+        self._spans = list(itertools.pairwise(edges))
+        self._pool = Pool(_CALL, shards, _Shard, os.path.abspath(model))
+
+    def search(self, asked: Queries, k: int, **lists: Csr | None) -> Candidates:
+        """As ``fastrec.retrieve.search``; lists: seen, allow, deny."""
+        refs = []
+        for actor, (first, last) in zip(self._pool.actors, self._spans, strict=True):
+            mine = {name: None if x is None else columns(x, first, last) for name, x in lists.items()}
+            refs.append(actor.search.remote((first, last, asked, k, mine)))
+        found = merged(self._pool._ray.get(refs), k)
+        missing = k - found.rows.shape[1]
+        if missing <= 0:
+            return found
+        pad = ((0, 0), (0, missing))
+        return Candidates(
+            np.pad(found.rows, pad, constant_values=-1), np.pad(found.scores, pad, constant_values=-np.inf)
+        )
+
+    def recommend(self, users: Any, k: int = 10, *, filter_seen: bool = True) -> Recommendations:
+        """As ``Recommender.recommend`` for known users."""
+        k = config.check_k(_CALL, k)
+        ids, single = arguments.id_list(_CALL, "users", users)
+        rows = arguments.known_rows(_CALL, "user", ids, self._state.users)
+        histories, seen = self._state.histories.take(rows)
+        asked = queries_of(self._state.features, histories)
+        found = self.search(asked, k, seen=seen if filter_seen else None)
+        items = self._state.items.ids(found.rows.ravel()).reshape(found.rows.shape)
+        return Recommendations.of(arguments.objects(ids), items, found.scores, None, single)
+
+    def close(self) -> None:
+        """End the actors."""
+        self._pool.close()
+
+    def __enter__(self) -> "ShardedCatalogue":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

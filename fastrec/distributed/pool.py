@@ -1,0 +1,98 @@
+"""Actors that outlive their processes: Ray, asked for once, and a pool that deals out tasks."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from fastrec import config
+from fastrec.errors import BackendUnavailable, ConfigError
+
+#: Bytes of shared memory of a Ray that is started here: texts, vectors and queries pass through it, no model does.
+_STORE = 500 << 20
+
+
+def ray(call: str) -> Any:
+    """The module, connected: to the cluster that RAY_ADDRESS names, else to one that is started on this machine.
+
+    Raises BackendUnavailable where Ray is not installed.
+    """
+    try:
+        import ray as module
+    except ImportError as error:
+        remedy = "pip install 'fastrec-engine[distributed]'"
+        raise BackendUnavailable(call, "ray", f"Ray cannot be imported ({error})", remedy) from error
+    if not module.is_initialized():
+        if os.environ.get("RAY_ADDRESS"):
+            module.init(log_to_driver=False, configure_logging=False)
+        else:
+            module.init(
+                num_cpus=config.threads(),
+                object_store_memory=_STORE,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+            )
+    return module
+
+
+def check_workers(call: str, workers: Any) -> int:
+    """ConfigError unless this is a number of actors."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ConfigError(f"[{call}] workers={workers!r}, expected a whole number of at least 1")
+    return workers
+
+
+class Pool:
+    """``workers`` actors of one class; the arguments must be enough to make one anew on another machine.
+
+    Tasks are repeated until an actor has done them, however often one dies: they must bear that.
+    """
+
+    def __init__(self, call: str, workers: int, actor: type, *arguments: Any, gpus: float = 0) -> None:
+        self._ray = ray(call)
+        # Their threads share the machine as those of one process would.
+        threads = max(1, config.threads() // workers)
+        made = self._ray.remote(
+            num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
+        )(actor)
+        available = int(self._ray.cluster_resources().get("GPU" if gpus else "CPU", 0) / (gpus or 1))
+        if available < workers:
+            raise ConfigError(
+                f"[{call}] workers={workers}, but the cluster has room for {available}; expected at most that many"
+            )
+        environment = {"env_vars": {"FASTREC_THREADS": str(threads)}}
+        self.actors = [made.options(runtime_env=environment).remote(*arguments) for _ in range(workers)]
+
+    def map(self, method: str, tasks: Iterable[Any], done: Callable[[int], Any] = lambda n: None) -> list[Any]:
+        """The results of all tasks in their order; an actor gets its next task when it has two no more."""
+        results: dict[int, Any] = {}
+        waiting: dict[Any, tuple[int, Any]] = {}
+        numbered: Iterator[tuple[int, Any]] = iter(enumerate(tasks))
+
+        def give(actor: Any) -> None:
+            for number, task in numbered:
+                waiting[getattr(actor, method).remote(task)] = (number, actor)
+                return
+
+        for _ in range(2):  # the next task waits at the actor: no round trip between two
+            for actor in self.actors:
+                give(actor)
+        while waiting:
+            ready, _ = self._ray.wait(list(waiting), num_returns=1)
+            number, actor = waiting.pop(ready[0])
+            results[number] = self._ray.get(ready[0])
+            give(actor)
+            done(number)
+        return [results[number] for number in sorted(results)]
+
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self.actors:
+            self._ray.kill(actor)
+        self.actors = []
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
