@@ -116,6 +116,8 @@ class _Run:
         self.sequences, self.seed, self.held, self.past = sequences, seed, held, interactions
         self.device = _device(s.device)
         self.team.check(sequences.items, sequences.indptr, self.device)
+        if self.team.size > 1:
+            log.info("[fit] sequential: %d processes share its steps", self.team.size)
         seen = torch.from_numpy(np.bincount(sequences.items, minlength=interactions.n_items) > 0).to(self.device)
         texts = None if embeddings is None else torch.tensor(embeddings.vectors, device=self.device)
         with torch.random.fork_rng(devices=[]):
