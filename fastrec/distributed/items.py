@@ -96,11 +96,11 @@ class ShardedCatalogue:
 
     def search(self, asked: Queries, k: int, **lists: Csr | None) -> Candidates:
         """As ``fastrec.retrieve.search``; lists: seen, allow, deny."""
-        refs = []
-        for actor, (first, last) in zip(self._pool.actors, self._spans, strict=True):
-            mine = {name: None if x is None else columns(x, first, last) for name, x in lists.items()}
-            refs.append(actor.search.remote((first, last, asked, k, mine)))
-        found = merged(self._pool._ray.get(refs), k)
+        tasks = [
+            (first, last, asked, k, {name: None if x is None else columns(x, first, last) for name, x in lists.items()})
+            for first, last in self._spans
+        ]
+        found = merged(self._pool.each("search", tasks), k)
         missing = k - found.rows.shape[1]
         if missing <= 0:
             return found

@@ -9,6 +9,8 @@ from fastrec.errors import BackendUnavailable, ConfigError
 
 #: Bytes of shared memory of a Ray that is started here: texts, vectors and queries pass through it, no model does.
 _STORE = 500 << 20
+#: How often a task is given again to an actor that died.
+_TRIES = 5
 
 
 def ray(call: str) -> Any:
@@ -45,26 +47,35 @@ def check_workers(call: str, workers: Any) -> int:
 class Pool:
     """``workers`` actors of one class; the arguments must be enough to make one anew on another machine.
 
-    Tasks are repeated until an actor has done them, however often one dies: they must bear that.
+    A task is given again to an actor that died over it, a few times: tasks must bear that.
     """
 
     def __init__(self, call: str, workers: int, actor: type, *arguments: Any, gpus: float = 0) -> None:
-        self._ray = ray(call)
-        # Their threads share the machine as those of one process would.
-        threads = max(1, config.threads() // workers)
+        self._ray, self._call = ray(call), call
+        # The threads of all share the machine as those of one process would.
+        threads = str(max(1, config.threads() // workers))
+
+        class Started(actor):  # type: ignore[misc]
+            def __init__(self, *arguments: Any) -> None:
+                os.environ["FASTREC_THREADS"] = threads
+                super().__init__(*arguments)
+
         made = self._ray.remote(
-            num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
-        )(actor)
+            num_cpus=0 if gpus else 1,
+            num_gpus=gpus,
+            max_restarts=-1,
+            max_task_retries=_TRIES,
+            scheduling_strategy="SPREAD",
+        )(Started)
         available = int(self._ray.cluster_resources().get("GPU" if gpus else "CPU", 0) / (gpus or 1))
         if available < workers:
             raise ConfigError(
                 f"[{call}] workers={workers}, but the cluster has room for {available}; expected at most that many"
             )
-        environment = {"env_vars": {"FASTREC_THREADS": str(threads)}}
-        self.actors = [made.options(runtime_env=environment).remote(*arguments) for _ in range(workers)]
+        self.actors = [made.remote(*arguments) for _ in range(workers)]
 
     def map(self, method: str, tasks: Iterable[Any], done: Callable[[int], Any] = lambda n: None) -> list[Any]:
-        """The results of all tasks in their order; an actor gets its next task when it has two no more."""
+        """The results of all tasks in their order; ``done`` hears the number of each. Every actor has two at a time."""
         results: dict[int, Any] = {}
         waiting: dict[Any, tuple[int, Any]] = {}
         numbered: Iterator[tuple[int, Any]] = iter(enumerate(tasks))
@@ -80,10 +91,27 @@ class Pool:
         while waiting:
             ready, _ = self._ray.wait(list(waiting), num_returns=1)
             number, actor = waiting.pop(ready[0])
-            results[number] = self._ray.get(ready[0])
+            results[number] = self._get(ready[0])
             give(actor)
             done(number)
         return [results[number] for number in sorted(results)]
+
+    def each(self, method: str, tasks: Iterable[Any]) -> list[Any]:
+        """The results of one task for every actor, in the order of the actors."""
+        refs = [getattr(actor, method).remote(task) for actor, task in zip(self.actors, tasks, strict=True)]
+        return [self._get(ref) for ref in refs]
+
+    def _get(self, ref: Any) -> Any:
+        """A result; what the task raised is raised here."""
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(ref)
+        except errors.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        except errors.RayActorError as error:
+            reason = f"an actor died {_TRIES + 1} times over one task ({str(error).splitlines()[0]})"
+            remedy = "look for memory that ran out in the logs of Ray; use fewer workers or smaller parts"
+            raise BackendUnavailable(self._call, "ray", reason, remedy) from error
 
     def close(self) -> None:
         """End the actors."""

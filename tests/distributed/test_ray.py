@@ -12,7 +12,7 @@ from helpers import hash_encoder
 
 import fastrec
 from fastrec import Recommender, batch, encode
-from fastrec.errors import ConfigError
+from fastrec.errors import BackendUnavailable, ConfigError
 
 ray = pytest.importorskip("ray", reason="the extra 'distributed' is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of Ray are not ours
@@ -116,3 +116,22 @@ def test_texts_are_encoded_by_actors(events, items, monkeypatch):
     np.testing.assert_array_equal(ours.item_vectors(ours.item_ids), want.item_vectors(want.item_ids))
     with pytest.raises(ConfigError, match="workers=0"):
         RayEncoder(hash_encoder, workers=0)
+
+
+def test_what_a_task_raises_is_raised_here(monkeypatch):
+    monkeypatch.setattr(fastrec.distributed.pool, "_TRIES", 0)
+
+    def broken(texts):
+        raise KeyError("no such text")
+
+    def deadly(texts):
+        os._exit(1)
+
+    for function, error, message in (
+        (broken, KeyError, "no such text"),
+        (deadly, BackendUnavailable, "an actor died 1 times over one task"),
+    ):
+        encoder = RayEncoder(function, workers=1)
+        with pytest.raises(error, match=message):
+            encoder.encode(["a"])
+        encoder.close()

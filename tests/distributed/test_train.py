@@ -13,8 +13,8 @@ import fastrec
 from fastrec.distributed import train
 from fastrec.models import _team
 
-#: Sums in another order give other last bits; this much of them is left after the steps of the test.
-TOLERANCE = 2e-4
+#: Sums in another order give other last bits (6e-8 after the four steps of the test), which further steps may grow.
+TOLERANCE = 1e-5
 SETTINGS = {"name": "sequential", "epochs": 4, "stop": 4, "width": 16, "layers": 1, "batch_tokens": 12000, "seed": 5}
 
 
@@ -38,7 +38,6 @@ def test_two_processes_train_what_one_does(tmp_path):
     one = fastrec.Recommender(encoder=None, models=[SETTINGS]).fit(tmp_path / "e.parquet")
     other = fastrec.Recommender(encoder=None, models=[{**SETTINGS, "seed": 6}]).fit(tmp_path / "e.parquet")
     got, want, foreign = (r._live.state.sources[0] for r in (two, one, other))
-    print("largest difference", np.abs(got.vectors - want.vectors).max())
     assert np.abs(got.vectors - want.vectors).max() < TOLERANCE
     assert np.abs(foreign.vectors - want.vectors).max() > 100 * TOLERANCE
     for name, value in want.parameters.items():
