@@ -1,26 +1,15 @@
-"""Recommendations for all users, in parts that fit into memory: python examples/batch_job.py MODEL OUT.parquet [K]"""
+"""Recommendations for all users, in bounded memory: python examples/batch_job.py MODEL OUT [K]
+
+OUT is a folder of parquet parts, which the same call completes after a kill, or a file that ends in .parquet.
+"""
 
 import sys
 
-import pyarrow.parquet as pq
-
 import fastrec
-
-PART = 10_000
 
 
 def main(model: str, out: str, k: int = 10) -> None:
-    rec = fastrec.load(model)
-    users = rec.user_ids
-    writer = None
-    try:
-        for start in range(0, len(users), PART):
-            table = rec.recommend(users[start : start + PART], k).to_arrow()
-            writer = writer or pq.ParquetWriter(out, table.schema)
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
+    print(fastrec.load(model).recommend_all(out, k))
 
 
 if __name__ == "__main__":
