@@ -60,9 +60,13 @@ def curves(growth: dict[str, Any], fit: dict[str, Any]) -> str:
         for r in fit["rows"]
     ]  # fmt: skip
     e = fit["exponents"]
+    ends = sorted(fit["rows"], key=lambda r: r["events"])[-2:]
+    lasts = {what: math.log(ends[1][what] / ends[0][what]) for what in ("seconds", "cpu_seconds", "peak_gb", "events")}
+    at_end = {what: f"{lasts[what] / lasts['events']:.2f}" for what in ("seconds", "cpu_seconds", "peak_gb")}
     out.append(
-        f"**events** (`fit` with the fast models from parquet): exponent of the time {e['seconds']}, of the "
-        f"core-seconds {e['cpu_seconds']}, of the peak memory {e['peak_gb']}\n"
+        f"**events** (`fit` with the fast models from parquet): exponent of the time {e['seconds']} over all sizes and "
+        f"{at_end['seconds']} between the two largest, of the core-seconds {e['cpu_seconds']} and "
+        f"{at_end['cpu_seconds']}, of the peak memory {e['peak_gb']} and {at_end['peak_gb']}\n"
     )
     out.append(table(["events", "users", "items", "seconds", "core-seconds", "peak GB"], cells) + "\n")
     return "\n".join(out)
@@ -94,32 +98,29 @@ def plan(growth: dict[str, Any], fit: dict[str, Any], everyone: dict[str, Any]) 
                  si(network, "B") if network else "none", si(network * n_users, "B") if network else "none",
                  si(output * n_users, "B")]
             )  # fmt: skip
-    memory_factor, memory_exponent = law(fit["rows"], "events", "peak_gb")
-    time_factor, time_exponent = law(fit["rows"], "events", "cpu_seconds")
-    largest = fit["rows"][-1]["events"]
+    last = sorted(fit["rows"], key=lambda r: r["events"])[-2:]
     fits = []
     for n_users in (10**6, 10**7, 10**8, 10**9):
         events = EVENTS * n_users
-        core = time_factor * events**time_exponent / 3600
-        gb = memory_factor * events**memory_exponent
-        fits.append(
-            [
-                si(n_users),
-                si(events),
-                si(core),
-                f"{core / CORES:.3g}",
-                si(gb * 1e9, "B"),
-                count(math.ceil(gb / MEMORY_GB)),
-            ]
-        )
+        core, gb = (beyond(last, what, events) for what in ("cpu_seconds", "peak_gb"))
+        machines = math.ceil(gb / MEMORY_GB)
+        fits.append([si(n_users), si(events), si(core / 3600), si(gb * 1e9, "B"), count(machines)])
     return (
         f"Scores for all users (exact, {dims} dimensions, k = {k}; {factor / users:.3g} x items^{exponent:.3f} "
         f"core-seconds a user, {per_item:.0f} bytes an item):\n\n" + table(head, rows) + "\n\n"
-        f"Fitting ({EVENTS} events a user; the curves above, of which the last point is {si(largest)} events, so that "
-        "all beyond it is extrapolated). The hours are those of all cores together, which only the search and ALS keep "
-        "busy today; fit itself runs on one machine, and where its memory asks for several there is no path yet:\n\n"
-        + table(["users", "events", "core-hours", "hours at best", "peak memory", "machines by memory"], fits)
+        f"Fitting ({EVENTS} events a user). What an event costs is taken from the two largest sizes, "
+        f"{si(last[0]['events'])} and {si(last[1]['events'])} events, and all beyond is extrapolated. `fit` runs on "
+        "one machine, of which item_item and directed keep one core busy; where its memory asks for more than a "
+        "machine there is no path yet:\n\n"
+        + table(["users", "events", "core-hours", "peak memory", "machines by memory"], fits)
     )
+
+
+def beyond(last: list[dict[str, Any]], what: str, events: float) -> float:
+    """On the line through the two largest sizes: a power law would carry fixed costs into the large."""
+    low, high = last
+    slope = (high[what] - low[what]) / (high["events"] - low["events"])
+    return float(high[what] + slope * (events - high["events"]))
 
 
 def main() -> None:
@@ -140,7 +141,8 @@ This page is written by `benchmarks/capacity.py` out of the results of `benchmar
 ## Growth, measured
 
 {curves(growth, fit)}
-`recommend_all` took {everyone["ratio"]:.2f} times as long as `score_topk` alone ({count(everyone["users"])} users x \
+`recommend_all` took {everyone["ratio"]:.2f} times as long as `score_topk` alone, and \
+{everyone["cpu_ratio"]:.2f} times its core-seconds ({count(everyone["users"])} users x \
 {count(everyone["items"])} items x {everyone["dims"]} dimensions), and wrote {everyone["bytes_per_user"]:.0f} bytes a \
 user.
 
@@ -148,7 +150,8 @@ user.
 
 A machine has {CORES} cores like these and {MEMORY_GB} GB, of which a shard fills at most {FILL:.0%}; scores for all
 users may take {HOURS} hours. The item-item matrices (up to 200 neighbours, 8 bytes each, for each sparse source) and
-the histories ({17 + 4} bytes an entry) come on top, and are not in these tables.
+the histories ({17 + 4} bytes an entry) come on top, and are not in these tables. Shards beyond one machine are what
+`fastrec.distributed.ShardedCatalogue` does; it was run on one machine with two actors, never on several.
 
 {plan(growth, fit, everyone)}""")
     if options.distributed:

@@ -83,13 +83,17 @@ def main() -> int:
             texts = [
                 " ".join(f"word{w}" for w in rng.zipf(1.3, rng.integers(3, 20)) % 5000) for _ in range(options.texts)
             ]
-            one, actors = Encoder(cache=False), RayEncoder("minilm", workers=options.workers)
             results: dict[str, Any] = {}
-            found = turns(
-                options.rounds,
-                lambda turn: results.update(one=one.encode(texts)),
-                lambda turn: results.update(ray=actors.encode(texts)),
-            )
+
+            def by_actors(turn: int) -> None:
+                encoder = RayEncoder("minilm", workers=options.workers, cache_dir=work / f"cache-ray-{turn}")
+                results["ray"] = encoder.encode(texts)
+                encoder.close()
+
+            def by_one(turn: int) -> None:
+                results["one"] = Encoder(cache_dir=work / f"cache-one-{turn}").encode(texts)
+
+            found = turns(options.rounds, by_one, by_actors)
             row["texts"] = {**found, "identical": bool((results["one"] == results["ray"]).all()), "n": options.texts}
     finally:
         shutil.rmtree(work)

@@ -18,9 +18,9 @@ _CHUNK = 2048
 class _Worker:
     """Holds the language model, or the function."""
 
-    def __init__(self, spec: Any, device: str) -> None:
+    def __init__(self, spec: Any, device: str, cache_dir: str | None) -> None:
         if isinstance(spec, (str, os.PathLike)):
-            encoder = as_encoder(spec, device=device)
+            encoder = as_encoder(spec, device=device, cache_dir=cache_dir)
             assert encoder is not None
             self.encode = encoder.encode
         else:
@@ -38,17 +38,24 @@ class RayEncoder(FunctionEncoder):
         pickled and looks at each text alone
     workers: actors; each loads the model
     gpus: of each actor, a share of one or more; 0: they compute on CPUs
+    cache_dir: folder for vectors, on the machine of each actor; None: FASTREC_CACHE, else ~/.cache/fastrec
     The actors start with the first texts and end with ``close``. A model that was fitted with it is loaded by
     ``fastrec.load(folder, encoder="minilm")`` (or what the encoder was).
     """
 
     def __init__(
-        self, encoder: str | Callable[[list[str]], Any] = "minilm", *, workers: int = 2, gpus: float = 0
+        self,
+        encoder: str | Callable[[list[str]], Any] = "minilm",
+        *,
+        workers: int = 2,
+        gpus: float = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         named = isinstance(encoder, (str, os.PathLike))
         super().__init__(self._vectors, f"RayEncoder({encoder if named else getattr(encoder, '__name__', encoder)})")
         self._spec, self._named = encoder, named
         self._workers, self._gpus = check_workers("RayEncoder", workers), gpus
+        self._cache_dir = None if cache_dir is None else os.path.abspath(cache_dir)
         self._pool: Pool | None = None
 
     def encode(self, texts: Sequence[str | None]) -> F32:
@@ -66,7 +73,9 @@ class RayEncoder(FunctionEncoder):
         """The actors, started at first use."""
         if self._pool is None:
             device = "cuda" if self._gpus else "cpu"
-            self._pool = Pool("RayEncoder", self._workers, _Worker, self._spec, device, gpus=self._gpus)
+            self._pool = Pool(
+                "RayEncoder", self._workers, _Worker, self._spec, device, self._cache_dir, gpus=self._gpus
+            )
         return self._pool
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastrec import batch
+from fastrec import batch, config
 from fastrec.answer import Rules
 from fastrec.distributed.pool import Pool, check_workers
 from fastrec.inside import settings_of, state_of
@@ -16,19 +16,18 @@ from fastrec.recommender import load
 class _Worker:
     """Holds the model, mapped from its folder: the actors of a machine share one copy."""
 
-    def __init__(
-        self, model: str, out: str, rules: Rules, at: Any, users_per_part: int, wanted: dict[str, Any]
-    ) -> None:
+    def __init__(self, model: str, out: str, rules: Rules, at: Any, users_per_part: int) -> None:
         rec = load(model)
         self._job = batch.Job.of(state_of(rec, batch.CALL), rules, settings_of(rec).backend, at, users_per_part)
-        self._out, self._wanted = Path(out), wanted
+        self._out = Path(out)
 
-    def write(self, number: int) -> int:
+    def write(self, task: tuple[int, dict[str, Any]]) -> int:
         """Write a part, unless it was written by an actor that died before it could say so."""
+        number, wanted = task
         rows = self._job.part(number)
         path = self._out / batch.part_name(number)
         if not path.exists():
-            batch.write_file(self._job, path, rows, self._wanted)
+            batch.write_file(self._job, path, rows, wanted)
         return len(rows)
 
 
@@ -53,20 +52,18 @@ def recommend_all(
     """
     check_workers(batch.CALL, workers)
     model, path = os.path.abspath(model), Path(os.path.abspath(batch.checked_path(folder)))
-    rec = load(model)
-    state, asked = state_of(rec, batch.CALL), Rules(batch.CALL, k, **rules)
-    job = batch.Job.of(state, asked, settings_of(rec).backend, at, users_per_part)
-    wanted = batch.manifest(job, fingerprint(state, settings_of(rec)))
-    with batch.disk(path), batch.claimed(path, wanted) as missing:
-        bar = Progress(batch.CALL, len(job.users), progress, unit="user", logger="fastrec")
-        bar.skip(len(job.users) - sum(len(job.part(number)) for number in missing))
-        if missing:
-            with (
-                bar,
-                Pool(
-                    batch.CALL, min(workers, len(missing)), _Worker, model, str(path), asked, at, users_per_part, wanted
-                ) as pool,
-            ):
-                pool.map("write", missing, lambda i: bar.add(len(job.part(missing[i]))))
-        batch.finish(path)
+    asked = Rules(batch.CALL, k, **rules)
+    per_part = config.check_k(batch.CALL, users_per_part)
+    # The actors load the model while this process looks what there is to do.
+    with batch.disk(path), Pool(batch.CALL, workers, _Worker, model, str(path), asked, at, per_part) as pool:
+        rec = load(model)
+        state, settings = state_of(rec, batch.CALL), settings_of(rec)
+        job = batch.Job.of(state, asked, settings.backend, at, per_part)
+        wanted = batch.manifest(job, fingerprint(state, settings))
+        with batch.claimed(path, wanted) as missing:
+            bar = Progress(batch.CALL, len(job.users), progress, unit="user", logger="fastrec")
+            bar.skip(len(job.users) - sum(len(job.part(number)) for number in missing))
+            with bar:
+                pool.map("write", [(n, wanted) for n in missing], lambda i: bar.add(len(job.part(missing[i]))))
+            batch.finish(path)
     return {"users": len(job.users), "parts": job.n_parts, "written": len(missing)}
