@@ -7,8 +7,8 @@
 
 Ratios are medians over the rounds of (time of the peer / ours) of one round, for two cores that others use too.
 Limits: FMA peak of the machine, measured just before and after ours, and for one user the read bandwidth, whose passes
-take turns with the calls; it is judged where the screen is larger than 32 MB. The last line says which target was missed;
-exit 1 then.
+take turns with the calls; it is judged where the screen is larger than 32 MB. The last line says which target was
+missed; exit 1 then.
 """
 
 import argparse

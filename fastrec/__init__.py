@@ -13,8 +13,21 @@ from fastrec.errors import (
     UnknownIdError,
 )
 from fastrec.fine_tune import tune
-from fastrec.models import Als, Content, Directed, ItemItem, Knowledge, Popularity, Sequential, UserText
+from fastrec.models import (
+    Als,
+    Audio,
+    Content,
+    Directed,
+    Gan,
+    Image,
+    ItemItem,
+    Knowledge,
+    Popularity,
+    Sequential,
+    UserText,
+)
 from fastrec.recommender import Recommender, load
+from fastrec.rerank import Rerank
 from fastrec.results import Evaluation, Recommendations
 
 __version__ = "0.1.0"
@@ -23,6 +36,7 @@ __all__ = [
     "Als",
     "ArtifactError",
     "AsyncClient",
+    "Audio",
     "BackendUnavailable",
     "Client",
     "ConfigError",
@@ -31,6 +45,8 @@ __all__ = [
     "Directed",
     "Evaluation",
     "FastRecError",
+    "Gan",
+    "Image",
     "ItemItem",
     "KernelError",
     "Knowledge",
@@ -38,6 +54,7 @@ __all__ = [
     "Popularity",
     "Recommendations",
     "Recommender",
+    "Rerank",
     "Sequential",
     "Tuning",
     "UnknownIdError",

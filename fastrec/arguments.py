@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fastrec import data, score
 from fastrec.errors import ConfigError, DataError, UnknownIdError
 from fastrec.kinds import U8
+from fastrec.side import Links
 from fastrec.state import Settings, State
 from fastrec.types import F32, F64, I64, Bool, Csr, Interactions
 
@@ -258,7 +259,19 @@ def objects(ids: Sequence[Any]) -> npt.NDArray[np.object_]:
 def readable(explanation: score.Explanation, state: State) -> dict[str, Any]:
     """An explanation in the caller's item ids."""
     items = state.items.ids(np.array([row for row, _ in explanation.history], np.int64))
-    return {
+    told: dict[str, Any] = {
         "sources": explanation.sources,
         "history": [(item, weight) for item, (_, weight) in zip(items, explanation.history, strict=True)],
     }
+    if explanation.paths is not None and state.embeddings is not None and state.embeddings.links is not None:
+        told["paths"] = [_readable_path(path, state, state.embeddings.links) for path in explanation.paths]
+    return told
+
+
+def _readable_path(path: list[Any], state: State, links: Links) -> list[Any]:
+    """Nodes, which stand at the even places, as item ids and the names of entities."""
+
+    def name(node: int) -> Any:
+        return state.items.ids(np.array([node]))[0] if node < links.n_items else links.names[node - links.n_items]
+
+    return [part if place % 2 else name(part) for place, part in enumerate(path)]

@@ -73,7 +73,7 @@ class Job:
             users = np.delete(users, sorted(gone))
         when = None if at is None else arguments.seconds(CALL, at)
         ids = (pa.array(v.series.to_arrow(compat_level=pl.CompatLevel.oldest())) for v in (state.users, state.items))
-        return cls(Asked.of(state, rules, backend), users, when, users_per_part, *ids)
+        return cls(Asked.of(state, rules, backend, state.rerank), users, when, users_per_part, *ids)
 
     @property
     def n_parts(self) -> int:

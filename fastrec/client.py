@@ -334,7 +334,7 @@ def _reader(single: bool, k: int, explain: bool) -> Any:
 
 
 def _why(told: dict[str, Any]) -> dict[str, Any]:
-    return {"sources": told["sources"], "history": [(h["item_id"], h["weight"]) for h in told["history"]]}
+    return {**told, "history": [(h["item_id"], h["weight"]) for h in told["history"]]}
 
 
 def _itself(told: Any) -> Any:

@@ -75,7 +75,8 @@ def fresh_items(
         total = weight.sum(axis=1, keepdims=True)
         neighbors[:, :m] = marks[best]
         shares[:, :m] = np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
-    vectors = {}
+    # Sentences are compared with images and sounds that no source was made of, too.
+    vectors = {kind: found.vectors for kind, found in embeddings.media.items()}
     for s in sources:
         if not isinstance(s, DenseSource):
             continue
@@ -85,7 +86,9 @@ def fresh_items(
             vectors[s.name] = _mapped(embeddings.vectors, known, s.vectors[marks])
         else:
             parts = np.arange(n + 1, dtype=np.int64) * NEIGHBORS, neighbors.ravel(), shares.ravel()
-            vectors[s.name] = ops.segment_mean(s.vectors, parts, normalize=False)
+            mixed = ops.segment_mean(s.vectors, parts, normalize=False)
+            own = embeddings.media.get(s.name)
+            vectors[s.name] = mixed if own is None else np.where(own.known[:, None], own.vectors, mixed)
     return Fresh(embeddings, vectors, neighbors, shares, texts)
 
 
@@ -107,7 +110,9 @@ def joined(first: Fresh | None, second: Fresh) -> Fresh:
     embeddings = second.embeddings
     if first.embeddings is not None and second.embeddings is not None:
         a, b = first.embeddings, second.embeddings
-        embeddings = Embeddings(np.concatenate([a.vectors, b.vectors]), np.concatenate([a.known, b.known]))
+        media = {kind: found.followed(b.media[kind]) for kind, found in a.media.items()}
+        vectors, known = np.concatenate([a.vectors, b.vectors]), np.concatenate([a.known, b.known])
+        embeddings = Embeddings(vectors, known, media=media)
     return Fresh(
         embeddings,
         {name: np.concatenate([array, second.vectors[name]]) for name, array in first.vectors.items()},

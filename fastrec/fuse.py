@@ -27,7 +27,6 @@ from fastrec.types import (
     Queries,
     Source,
     SparseSource,
-    frozen,
 )
 from fastrec.unchosen import Cold
 
@@ -53,12 +52,14 @@ def fuse(
             bias += bias_scales[s.name] * s.bias.astype(np.float64)
     parts = [s.vectors if cold is None else cold.scaled(s) for s in dense]
     vectors = parts[0] if len(parts) == 1 else np.concatenate([np.empty((n_items, 0), np.float32), *parts], axis=1)
+    fused = bias.astype(np.float32)
+    fused.setflags(write=False)  # so that score_topk has to look at it only once
     return Features(
         sources=kept,
         weights=np.array([weights[s.name] for s in kept], np.float64),
         items=ops.pack_items(vectors, dtype="auto"),
         similarity=stack_similarities(kept, n_items),
-        bias=frozen(bias.astype(np.float32)),
+        bias=fused,
         bias_scales=bias_scales,
         # The spread of a source is that of what it gives, not of how items without events weigh.
         covariances={s.name: _covariance(s.vectors) for s in dense},
@@ -96,11 +97,12 @@ def weight_by_user(features: Features, source: Source, weight: float, histories:
     return by_user
 
 
-def vector_queries(features: Features, vectors: F32) -> Queries:
-    """The user side for vectors [B, D] that are queries themselves; ``features`` has one dense source."""
-    (source,), (weight,) = features.sources, features.weights
-    scales = _scale(weight, ops.score_std(vectors, features.covariances[source.name]))
-    return Queries(ops.fuse_features([(vectors, None, scales)]), None)
+def vector_queries(features: Features, vectors: Sequence[F32]) -> Queries:
+    """The user side for vectors [B, D] that are queries themselves, one array for each source; all are dense."""
+    parts: list[tuple[Any, Any, Any]] = []
+    for source, weight, part in zip(features.sources, features.weights, vectors, strict=True):
+        parts.append((part, None, _scale(weight, ops.score_std(part, features.covariances[source.name]))))
+    return Queries(ops.fuse_features(parts), None)
 
 
 def _scale(weight: float | F64, std: F64) -> F64:

@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
-from fastrec import data
+from fastrec import data, encode
 from fastrec.data.checks import LATEST
-from fastrec.errors import DataError
+from fastrec.errors import ConfigError, DataError
+from fastrec.side import Media
 from fastrec.state import State
 from fastrec.store import Record
+from fastrec.types import Catalog, Embeddings
 
 #: (user, item, time, kind, value, text); None for what an event does not have.
 Event = tuple[Any, Any, float, str | None, float | None, str | None]
 #: Events that are looked at one by one; more are read as a table.
 _FEW = 256
+#: Column of the log with the content vectors of new items; with "image" or "audio" behind it those of their files.
+_VECTOR = "__vector__"
 
 
 def events(given: Any, state: State, now: float) -> tuple[list[Event], dict[str, int]]:
@@ -128,3 +133,53 @@ def _is_id(one: Any, is_int: bool | None) -> bool:
 
 def _is_number(x: Any) -> bool:
     return type(x) in (int, float) and abs(x) < 1e300 and math.isfinite(x)
+
+
+def embedded(
+    part: Catalog, fitted: Embeddings | None, encoder: Any, media: dict[str, Any]
+) -> tuple[Embeddings | None, int]:
+    """(what is known of n new items beside those that were fitted, files that cannot be used); None: nothing is asked.
+
+    Raises ConfigError where an encoder is not here, or gives other dimensions than it gave.
+    """
+    if fitted is None or not (fitted.vectors.shape[1] or fitted.media):
+        return None, 0
+    n, width = part.n_items, fitted.vectors.shape[1]
+    if width and encoder is None and (part.text_columns or part.label_columns):
+        raise ConfigError("[add_items] the encoder of the model is not here; hand it to load(..., encoder=...)")
+    found = encode.embed_items(part, encoder) if width else None
+    if found is not None and found.vectors.shape[1] != width:
+        got = found.vectors.shape[1]
+        raise ConfigError(f"[add_items] content has {got} dimensions, the fitted items have {width}: fit again")
+    ids = part.table["item_id"].to_pylist()
+    seen, unreadable = encode.embed_new_media(part, media, fitted.media, ids, "add_items")
+    vectors = np.zeros((n, width), np.float32) if found is None else found.vectors
+    return Embeddings(vectors, np.any(vectors != 0, axis=1), media=seen), unreadable
+
+
+def with_vectors(table: Any, embeddings: Embeddings | None) -> Any:
+    """The table with the vectors of its rows as columns, for the log: they must come back to the same bits."""
+    if embeddings is None:
+        return table
+    for name, vectors in (("", embeddings.vectors), *((k, m.vectors) for k, m in embeddings.media.items())):
+        if vectors.shape[1]:
+            flat = pa.array(vectors.ravel())
+            column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+            table = table.append_column(_VECTOR + name, column)
+    return table
+
+
+def vectors_of(table: Any, fitted: Embeddings | None) -> tuple[Any, Embeddings | None]:
+    """(the table without the columns of vectors, what they say)."""
+    found = {name: table[name] for name in table.column_names if name.startswith(_VECTOR)}
+    if not found or fitted is None:
+        return table.drop_columns(list(found)) if found else table, None
+    arrays = {
+        name.removeprefix(_VECTOR): np.ascontiguousarray(
+            column.combine_chunks().flatten().to_numpy(zero_copy_only=False), np.float32
+        ).reshape(table.num_rows, -1)
+        for name, column in found.items()
+    }
+    vectors = arrays.pop("", np.zeros((table.num_rows, 0), np.float32))
+    media = {k: Media(v, np.any(v != 0, axis=1), fitted.media[k].mean) for k, v in arrays.items() if k in fitted.media}
+    return table.drop_columns(list(found)), Embeddings(vectors, np.any(vectors != 0, axis=1), media=media)

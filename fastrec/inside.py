@@ -25,6 +25,11 @@ def encoder_of(rec: Recommender) -> Any:
     return rec._encoder
 
 
+def media_of(rec: Recommender) -> dict[str, Any]:
+    """What reads its images and sounds, by kind."""
+    return rec._media
+
+
 def is_durable(rec: Recommender) -> bool:
     """Whether events outlive the process; a recommender of another make has no say in that."""
     return getattr(rec, "_store", None) is not None

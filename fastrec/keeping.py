@@ -18,6 +18,7 @@ class Keeping:
 
     _settings: Settings
     _encoder: Any
+    _media: dict[str, Any]
     _store: EventStore | None
     _live: Live | None
     _progress: bool
@@ -66,7 +67,7 @@ class Keeping:
 
         With FASTREC_KEY set it is encrypted. A callable encoder cannot be written: hand it to ``load`` again.
         """
-        write_state(folder, self._fitted("save"), self._settings, self._encoder)
+        write_state(folder, self._fitted("save"), self._settings, self._encoder, self._media)
 
     def recommend_all(
         self,

@@ -22,20 +22,19 @@ import pyarrow as pa
 
 from fastrec import arguments, cold, data, encode, incoming, usertext
 from fastrec.data.clean import strength
-from fastrec.errors import ArtifactError, ConfigError
+from fastrec.errors import ArtifactError
 from fastrec.fresh import fresh_items, joined
 from fastrec.histories import NOBODY, History
 from fastrec.kinds import number
 from fastrec.state import Settings, State
 from fastrec.store import EventStore, Record
 from fastrec.trend import Trend
-from fastrec.types import BiasSource, Catalog, Embeddings, Features, frozen
+from fastrec.types import BiasSource, Features
 from fastrec.usertext import TextSource
 
 log = logging.getLogger("fastrec")
 
 _DAY = 86400.0
-_VECTOR = "__vector__"
 #: Counts that are kept for other threads.
 _KEPT = 10_000
 
@@ -46,8 +45,16 @@ class Live:
     store: where records become durable; None: nowhere
     """
 
-    def __init__(self, state: State, settings: Settings, encoder: Any, store: EventStore | None) -> None:
+    def __init__(
+        self,
+        state: State,
+        settings: Settings,
+        encoder: Any,
+        store: EventStore | None,
+        media: dict[str, Any] | None = None,
+    ) -> None:
         self.state, self._settings, self._encoder, self._store = state, settings, encoder, store
+        self._media = media or {}
         self._lock = threading.RLock()
         self._trend: Trend | None = None
         self._counts: dict[int, dict[str, int]] = {}
@@ -102,30 +109,14 @@ class Live:
         table, counts = data.new_items(items, state.catalog, state.items, "add_items")
         if not table.num_rows:
             return {"added": 0, **counts}
-        embeddings = self._embed(state.catalog, table)
-        if embeddings is not None and state.embeddings is not None:
-            width = state.embeddings.vectors.shape[1]
-            if embeddings.vectors.shape[1] != width:
-                got = embeddings.vectors.shape[1]
-                raise ConfigError(f"[add_items] content has {got} dimensions, the fitted items have {width}: fit again")
-            flat = pa.array(embeddings.vectors.ravel())
-            table = table.append_column(_VECTOR, pa.FixedSizeListArray.from_arrays(flat, width))
+        part = dataclasses.replace(state.catalog, table=table)
+        embeddings, unreadable = incoming.embedded(part, state.embeddings, self._encoder, self._media)
+        counts |= {"unreadable": unreadable} if self._media else {}
+        table = incoming.with_vectors(encode.without_media(table), embeddings)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         return {**counts, **self._write([Record("items", None, sink.getvalue().to_pybytes())])}
-
-    def _embed(self, catalog: Catalog, table: Any) -> Embeddings | None:
-        if self.state.embeddings is None or not self.state.embeddings.vectors.shape[1]:
-            return None
-        part = dataclasses.replace(catalog, table=table)
-        if self._encoder is None and (part.text_columns or part.label_columns):
-            raise ConfigError("[add_items] the encoder of the model is not here; hand it to load(..., encoder=...)")
-        found = encode.embed_items(part, self._encoder)
-        if found is not None:
-            return found
-        width = self.state.embeddings.vectors.shape[1]
-        return Embeddings(np.zeros((table.num_rows, width), np.float32), np.zeros(table.num_rows, np.bool_))
 
     def remove_items(self, ids: Any) -> dict[str, int]:
         """See ``Recommender.remove_items``."""
@@ -299,12 +290,7 @@ class Live:
             table, ids = table.take(new), [ids[i] for i in new]
         if not ids:
             return {"added": 0}
-        embeddings = None
-        if _VECTOR in table.column_names:
-            flat = table[_VECTOR].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            vectors = np.ascontiguousarray(flat, np.float32).reshape(len(ids), -1)
-            embeddings = Embeddings(vectors, np.any(vectors != 0, axis=1))
-            table = table.drop_columns([_VECTOR])
+        table, embeddings = incoming.vectors_of(table, state.embeddings)
         vocab = data.GrownVocab.of(state.items)
         back = vocab.old_rows(ids)
         size, n = len(vocab), len(ids)
@@ -391,8 +377,10 @@ def fused_bias(features: Features, rows: Any) -> Any:
         for s in features.sources
         if isinstance(s, BiasSource)
     )
-    if rows is None:
-        return frozen(np.asarray(total, np.float64).astype(np.float32))
-    out = features.bias.copy()
-    out[rows] = np.asarray(total, np.float64).astype(np.float32)
-    return frozen(out)
+    out = np.asarray(total, np.float64).astype(np.float32)
+    if rows is not None:
+        whole = features.bias.copy()
+        whole[rows] = out
+        out = whole
+    out.setflags(write=False)  # so that score_topk has to look at it only once
+    return out

@@ -14,12 +14,15 @@ import pyarrow as pa
 from fastrec import cold, fuse, ops
 from fastrec.data import Columns, GrownVocab, Vocab
 from fastrec.encode import Encoder, item_texts
-from fastrec.errors import ArtifactError, BackendUnavailable
+from fastrec.errors import ArtifactError, BackendUnavailable, ConfigError
 from fastrec.fresh import Fresh
 from fastrec.gate import Gate
 from fastrec.histories import Histories
+from fastrec.persist_sources import half_life, plain, read_source, write_source
+from fastrec.rerank import Reader, as_rerank
+from fastrec.reranking import Reranker
 from fastrec.retrieve import Index
-from fastrec.side import Links
+from fastrec.side import Links, Media
 from fastrec.state import Settings, State
 from fastrec.store import artifact, read_key
 from fastrec.store.checksum import checksum
@@ -30,33 +33,28 @@ from fastrec.types import (
     DenseSource,
     Embeddings,
     Features,
-    FoldInSource,
     Interactions,
     Report,
-    SequenceSource,
-    Source,
-    SparseSource,
 )
 from fastrec.unchosen import Cold
-from fastrec.usertext import TextSource
 
 #: The arrays of a screen, in their order.
 _SCREEN = ("codes", "scales", "errors")
 log = logging.getLogger("fastrec")
 
-_SEQUENCE = ("backbone", "heads", "layers", "length", "epochs")
-_TEXT = ("last", "characters", "cosine", "exact")
+_NAMES = ("links.names", "links.kinds")
 
 
-def write_state(folder: Any, state: State, settings: Settings, encoder: Any) -> None:
+def write_state(folder: Any, state: State, settings: Settings, encoder: Any, media: dict[str, Any]) -> None:
     """Write ``state`` as an artifact; see store/artifact.py for what a folder holds."""
-    artifact.write(folder, *_contents(state, settings, encoder), key=read_key(None))
+    artifact.write(folder, *_contents(state, settings, encoder, media), key=read_key(None))
 
 
 def fingerprint(state: State, settings: Settings) -> str:
     """Of everything that answers depend on: 32 hexadecimal digits, the same for a model and what was saved of it."""
-    config, arrays, tables = _contents(state, settings, None)
-    del config["versions"], config["encoder"], config["encoder_fingerprint"], config["report"]
+    config, arrays, tables = _contents(state, settings, None, {})
+    for name in ("versions", "encoder", "encoder_fingerprint", "media", "report"):
+        del config[name]
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=16)
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape} ".encode())
@@ -70,10 +68,13 @@ def fingerprint(state: State, settings: Settings) -> str:
     return digest.hexdigest()
 
 
-def _contents(state: State, settings: Settings, encoder: Any) -> tuple[dict[str, Any], artifact.Arrays, dict[str, Any]]:
+def _contents(
+    state: State, settings: Settings, encoder: Any, media: dict[str, Any]
+) -> tuple[dict[str, Any], artifact.Arrays, dict[str, Any]]:
     """(config, arrays, tables) of an artifact."""
     embedded = state.embeddings is not None and bool(state.embeddings.known.any())
     users, interactions, seen = _users(state)
+    titles = {}
     arrays: artifact.Arrays = {
         "interactions.indptr": interactions.indptr,
         "interactions.items": interactions.items,
@@ -94,6 +95,7 @@ def _contents(state: State, settings: Settings, encoder: Any) -> tuple[dict[str,
         if state.fresh.embeddings is not None:
             arrays["fresh.embeddings"] = state.fresh.embeddings.vectors
             arrays["fresh.known"] = state.fresh.embeddings.known
+            arrays |= _media_arrays("fresh.media", state.fresh.embeddings)
     if state.removed is not None:
         arrays["removed"] = state.removed
     if state.histories.again:
@@ -101,53 +103,37 @@ def _contents(state: State, settings: Settings, encoder: Any) -> tuple[dict[str,
     if state.embeddings is not None:
         arrays["embeddings.vectors"] = state.embeddings.vectors
         arrays["embeddings.known"] = state.embeddings.known
+        arrays |= _media_arrays("media", state.embeddings)
         if state.embeddings.links is not None:
-            arrays |= {f"links.{end}": getattr(state.embeddings.links, end) for end in ("heads", "tails")}
+            links = state.embeddings.links
+            arrays |= {f"links.{end}": getattr(links, end) for end in ("heads", "tails")}
+            if links.relations is not None:
+                arrays["links.relations"] = links.relations
+                for part in ("names", "kinds"):
+                    titles[f"links.{part}"] = pa.table({"name": pa.array(getattr(links, part), pa.large_string())})
     if state.features.cold is not None:
         arrays["cold.rows"] = state.features.cold.rows
     if state.features.index is not None:
         arrays |= {"index.data": state.features.index.to_bytes(), "index.bias": state.features.index.bias}
     for name, covariance in state.features.covariances.items():
         arrays[f"covariance.{name}"] = covariance
-    sources = []
-    titles = {}
-    for s in state.sources:
-        entry: dict[str, Any] = {"name": s.name, "kind": type(s).__name__}
-        if isinstance(s, BiasSource):
-            arrays[f"source.{s.name}.bias"] = s.bias
-            entry["half_life"] = _plain(s.half_life)
-        else:
-            entry["decay"] = s.decay
-        if isinstance(s, DenseSource):
-            entry["shared"] = state.embeddings is not None and s.vectors is state.embeddings.vectors
-            if not entry["shared"]:
-                arrays[f"source.{s.name}.vectors"] = s.vectors
-            if isinstance(s, FoldInSource):
-                arrays[f"source.{s.name}.gram"] = s.gram
-                entry["alpha"] = s.alpha
-            elif isinstance(s, TextSource):
-                entry |= {part: getattr(s, part) for part in _TEXT}
-                arrays |= {f"source.{s.name}.{part}": getattr(s, part) for part in ("places", "offset")}
-                titles[f"titles.{s.name}"] = pa.table({"title": pa.array(s.titles, pa.large_string())})
-            elif isinstance(s, SequenceSource):
-                entry |= {part: getattr(s, part) for part in _SEQUENCE}
-                entry["parameters"] = sorted(s.parameters)
-                arrays |= {f"source.{s.name}.parameter.{p}": array for p, array in s.parameters.items()}
-        elif isinstance(s, SparseSource):
-            for part in ("indptr", "indices", "values"):
-                arrays[f"source.{s.name}.{part}"] = getattr(s.similarity, part)
-        sources.append(entry)
+    sources = [write_source(one, state.embeddings, arrays, titles) for one in state.sources]
     config = {
         "settings": settings.to_json(),
         "encoder": encoder.name if isinstance(encoder, Encoder) else None,
         "encoder_fingerprint": encoder.weights_fingerprint if isinstance(encoder, Encoder) and embedded else None,
+        "media": {
+            kind: [getattr(media.get(kind), "saved_name", None), getattr(media.get(kind), "fingerprint", None)]
+            for kind in (() if state.embeddings is None else state.embeddings.media)
+        },
         "goal": state.goal,
         "means": state.means,
+        "rerank": _rerank_to_json(state.rerank),
         "timed": state.timed,
         "trend": state.trend,
         "log_version": state.version,
         "data_fingerprint": _fingerprint(interactions),
-        "popular_half_life": _plain(state.popular.half_life),
+        "popular_half_life": plain(state.popular.half_life),
         "fresh": None if state.fresh is None else sorted(state.fresh.vectors),
         "gate": _gate_to_json(state.features.gate),
         "cold": None if state.features.cold is None else state.features.cold.factors,
@@ -179,30 +165,37 @@ def _contents(state: State, settings: Settings, encoder: Any) -> tuple[dict[str,
     return config, arrays, tables
 
 
-def read_state(folder: Any, *, mmap: bool) -> tuple[State, Settings, dict[str, Any]]:
+def read_state(folder: Any, *, mmap: bool, rerank: bool = True) -> tuple[State, Settings, dict[str, Any]]:
     """(state, settings, {"encoder", "encoder_fingerprint"}) of a folder; ArtifactError for every kind of damage."""
     config, arrays, tables = artifact.read(folder, mmap=mmap, key=read_key(None))
     try:
         encoder = {name: config[name] for name in ("encoder", "encoder_fingerprint")}
-        return _state(config, arrays, tables), Settings(**config["settings"]), encoder
+        encoder["media"] = config.get("media", {})
+        settings = {**config["settings"], "rerank": as_rerank(config["settings"].get("rerank") if rerank else None)}
+        state, last = _state(config, arrays, tables), config.get("rerank")
+        if settings["rerank"] is not None and last is not None:
+            reader = Reader(settings["rerank"])
+            state = dataclasses.replace(state, rerank=Reranker(reader, last["weight"]))
+            encoder["rerank_fingerprint"] = last["fingerprint"]
+        return state, Settings(**settings), encoder
     except (KeyError, TypeError, AssertionError, StopIteration) as error:
         raise ArtifactError(
             f"[load] {folder} lacks what this version needs ({error!r}); save the model again"
         ) from error
 
 
-def check_encoder(folder: Any, encoder: Any, wanted: str | None) -> None:
+def check_encoder(folder: Any, encoder: Any, wanted: str | None, what: str = "encoder") -> None:
     """ArtifactError where the encoder has other weights now than when the model in ``folder`` was fitted."""
     if encoder is None or wanted is None:
         return
     try:
         found = encoder.weights_fingerprint
-    except BackendUnavailable as error:
-        log.warning("[load] only recommend_for_text needs the encoder, and it is not here: %s", error)
+    except (BackendUnavailable, ConfigError) as error:
+        log.warning("[load] only recommend_for_text and new items need the %s, and it is not here: %s", what, error)
         return
     if found != wanted:
         raise ArtifactError(
-            f"[load] {folder}: encoder {encoder.name!r} has other weights now; restore them or fit again"
+            f"[load] {folder}: {what} {encoder.name!r} has other weights now; restore them or fit again"
         )
 
 
@@ -224,15 +217,6 @@ def _fingerprint(interactions: Interactions) -> str:
     return digest.hexdigest()
 
 
-def _plain(half_life: float | None) -> float | str | None:
-    """JSON has no infinity."""
-    return "inf" if half_life == np.inf else half_life
-
-
-def _half_life(plain: float | str | None) -> float | None:
-    return None if plain is None else float(plain)
-
-
 def _items(table: Any, fitted: int, removed: Any) -> Vocab:
     """The ids of fitted and later items; one that was removed and came back stands there twice."""
     vocab = Vocab.from_arrow(table)
@@ -248,7 +232,8 @@ def _fresh(config: dict[str, Any], arrays: artifact.Arrays, catalog: Catalog) ->
         return None
     embeddings = None
     if "fresh.embeddings" in arrays:
-        embeddings = Embeddings(arrays["fresh.embeddings"], arrays["fresh.known"])
+        media = _media("fresh.media", config, arrays)
+        embeddings = Embeddings(arrays["fresh.embeddings"], arrays["fresh.known"], media=media)
     vectors = {name: arrays[f"fresh.vectors.{name}"] for name in config["fresh"]}
     neighbors = arrays["fresh.neighbors"]
     later = catalog.table[catalog.n_items - len(neighbors) :]
@@ -269,9 +254,10 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
     if "embeddings.vectors" in arrays:
         links = None
         if config["nodes"] is not None:
-            links = Links(arrays["links.heads"], arrays["links.tails"], n, config["nodes"])
-        embeddings = Embeddings(arrays["embeddings.vectors"], arrays["embeddings.known"], None, links)
-    sources = tuple(_source(entry, arrays, tables, embeddings, n) for entry in config["sources"])
+            links = _links(arrays, tables, n, config["nodes"])
+        media = _media("media", config, arrays)
+        embeddings = Embeddings(arrays["embeddings.vectors"], arrays["embeddings.known"], None, links, media)
+    sources = tuple(read_source(entry, arrays, tables, embeddings, n) for entry in config["sources"])
     unchosen = None if config["cold"] is None else Cold(arrays["cold.rows"], config["cold"])
     kept = tuple(s for s in sources if s.name in config["weights"])
     features = Features(
@@ -299,7 +285,7 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
         embeddings=embeddings,
         features=cold.attach(features, fresh),
         sources=sources,
-        popular=BiasSource(config["popular"], arrays["popular.bias"], _half_life(config["popular_half_life"])),
+        popular=BiasSource(config["popular"], arrays["popular.bias"], half_life(config["popular_half_life"])),
         report=Report(**report),
         goal=config["goal"],
         columns=Columns(**config["columns"]),
@@ -311,6 +297,29 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
         trend=None if config["trend"] is None else tuple(config["trend"]),
         version=config["log_version"],
     )
+
+
+def _media_arrays(prefix: str, embeddings: Embeddings) -> artifact.Arrays:
+    names = [field.name for field in dataclasses.fields(Media)]
+    return {f"{prefix}.{kind}.{n}": getattr(found, n) for kind, found in embeddings.media.items() for n in names}
+
+
+def _media(prefix: str, config: dict[str, Any], arrays: artifact.Arrays) -> dict[str, Media]:
+    names = [field.name for field in dataclasses.fields(Media)]
+    return {kind: Media(*(arrays[f"{prefix}.{kind}.{name}"] for name in names)) for kind in config.get("media", {})}
+
+
+def _rerank_to_json(rerank: Reranker | None) -> dict[str, Any] | None:
+    """The language model is named, not kept; its fingerprint tells whether it is still the same."""
+    if rerank is None:
+        return None
+    return {"weight": rerank.weight, "fingerprint": rerank.reader.fingerprint if rerank.candidates else None}
+
+
+def _links(arrays: artifact.Arrays, tables: dict[str, Any], n_items: int, n_nodes: int) -> Links:
+    names, kinds = (tuple(tables[key]["name"].to_pylist()) if key in tables else () for key in _NAMES)
+    ends = arrays["links.heads"], arrays["links.tails"]
+    return Links(*ends, n_items, n_nodes, names, arrays.get("links.relations"), kinds)
 
 
 def _gate_to_json(gate: Gate | None) -> dict[str, Any] | None:
@@ -333,31 +342,3 @@ def _index(config: dict[str, Any], arrays: artifact.Arrays) -> Index | None:
         return None
     probes, recall = config["index"]
     return Index.from_bytes(arrays["index.data"], probes, recall, arrays["index.bias"])
-
-
-def _source(
-    entry: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, Any], embeddings: Embeddings | None, n: int
-) -> Source:
-    name, kind = entry["name"], entry["kind"]
-    if kind == "BiasSource":
-        return BiasSource(name, arrays[f"source.{name}.bias"], _half_life(entry["half_life"]))
-    if kind == "FoldInSource":
-        vectors, gram = arrays[f"source.{name}.vectors"], arrays[f"source.{name}.gram"]
-        return FoldInSource(name, vectors, entry["decay"], gram, entry["alpha"])
-    if kind == "SequenceSource":
-        parameters = {p: arrays[f"source.{name}.parameter.{p}"] for p in entry["parameters"]}
-        settings = {part: entry[part] for part in _SEQUENCE}
-        return SequenceSource(name, arrays[f"source.{name}.vectors"], None, **settings, parameters=parameters)
-    if kind in ("DenseSource", "TextSource"):
-        shared = embeddings.vectors if entry["shared"] and embeddings is not None else None
-        vectors = arrays[f"source.{name}.vectors"] if shared is None else shared
-        if kind == "TextSource":
-            titles = tuple(tables[f"titles.{name}"]["title"].to_pylist())
-            places, offset = (arrays[f"source.{name}.{part}"] for part in ("places", "offset"))
-            settings = {part: entry[part] for part in _TEXT}
-            return TextSource(name, vectors, None, titles=titles, read=None, places=places, offset=offset, **settings)
-        return DenseSource(name, vectors, entry["decay"])
-    if kind == "SparseSource":
-        indptr, indices, values = (arrays[f"source.{name}.{part}"] for part in ("indptr", "indices", "values"))
-        return SparseSource(name, Csr(indptr, indices, n, values), entry["decay"])
-    raise KeyError(f"source kind {kind!r}")

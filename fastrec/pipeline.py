@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ Weights = str | dict[str, float]
 #: Users of one call of the search: bounds the memory of queries, not the speed.
 USERS_AT_ONCE = 4096
 #: Sources that see items without events and are fitted in no time: how they weigh there is learned of its own.
-_SEEING = ("content", "user_text", "knowledge")
+_SEEING = ("content", "user_text", "knowledge", "image", "audio")
 #: Least weight of them together for such an item, beside the largest.
 _COLD = 0.02
 
@@ -56,6 +57,20 @@ def fit_sources(
     return sources
 
 
+@dataclass(frozen=True, eq=False)
+class Past:
+    """The space as it was before the holdout, for what is learned on top of it.
+
+    features: fitted on what lies before; histories, held: what was known then and what came next, row by row
+    n_users: rows of different users; the others come again
+    """
+
+    features: Features
+    histories: Interactions
+    held: Interactions
+    n_users: int
+
+
 def fit_features(
     models: Sequence[Model],
     weights: Weights,
@@ -69,12 +84,28 @@ def fit_features(
     With "learned" weights, decay and weights come from a temporal holdout first: models are fitted on
     what lies before it, tuned on it, and fitted again on everything.
     """
+    return fit_with_past(models, weights, interactions, embeddings, goal, seed, False)[:2]
+
+
+def fit_with_past(
+    models: Sequence[Model],
+    weights: Weights,
+    interactions: Interactions,
+    embeddings: Embeddings | None,
+    goal: str,
+    seed: int,
+    wanted: bool = True,
+) -> tuple[Features, tuple[Source, ...], Past | None]:
+    """As ``fit_features``, and the past where it is wanted; None where there is too little data for a holdout."""
     learned: dict[str, float] | None = None
     gate: Gate | None = None
+    past: Past | None = None
     asked: dict[str, float] = {}
     models = seeded(models, seed)
     if weights == "learned" and len(interactions.items):
-        models, learned, gate, asked = _learn(models, interactions, embeddings, goal, seed)
+        models, learned, gate, asked, past = _learn(models, interactions, embeddings, goal, seed, wanted)
+    elif wanted and len(interactions.items):
+        past = _past(models, weights, interactions, embeddings, goal)
     if gate is not None:
         span = float(interactions.times.min()), float(interactions.times.max())
         gate = dataclasses.replace(gate, span=span)
@@ -82,7 +113,19 @@ def fit_features(
     chosen = _weights(weights, learned, sources)
     events = np.bincount(interactions.items, minlength=interactions.n_items)
     chosen, items = unchosen.settled(chosen, asked, events == 0, _COLD)
-    return fuse.fuse(sources, chosen, interactions.n_items, gate, items), tuple(sources)
+    return fuse.fuse(sources, chosen, interactions.n_items, gate, items), tuple(sources), past
+
+
+def _past(
+    models: Sequence[Model], weights: Weights, interactions: Interactions, embeddings: Embeddings | None, goal: str
+) -> Past | None:
+    """The past of weights that are not learned on it."""
+    train, histories, held = learn.lessons(interactions, goal)
+    if not len(train.items) or not len(held.items):
+        return None
+    sources = fit_sources(models, train, embeddings, goal)
+    features = fuse.fuse(sources, _weights(weights, None, sources), train.n_items)
+    return Past(features, histories, held, train.n_users)
 
 
 def seeded(models: Sequence[Model], seed: int) -> list[Model]:
@@ -97,19 +140,24 @@ def seeded(models: Sequence[Model], seed: int) -> list[Model]:
 
 
 def _learn(
-    models: Sequence[Model], interactions: Interactions, embeddings: Embeddings | None, goal: str, seed: int
-) -> tuple[Sequence[Model], dict[str, float] | None, Gate | None, dict[str, float]]:
+    models: Sequence[Model],
+    interactions: Interactions,
+    embeddings: Embeddings | None,
+    goal: str,
+    seed: int,
+    wanted: bool,
+) -> tuple[Sequence[Model], dict[str, float] | None, Gate | None, dict[str, float], Past | None]:
     """(models with what "auto" turned out to mean, weight by name, how users move the weights, weight by name for items
-    without events); as they came and nothing where there is too little data."""
+    without events, the past where it is wanted); as they came and nothing where there is too little data."""
     train, histories, held = learn.lessons(interactions, goal)
     if not len(train.items) or not len(held.items):
-        return models, None, None, {}
+        return models, None, None, {}, None
     by_name = {m.name: m for m in models}
     sources = fit_sources(models, train, embeddings, goal)
     variants = [by_name[s.name].variants(s, train) for s in sources]
     found = learn.tune([[source for _, source in v] for v in variants], histories, held, seed, train.n_users, goal)
     if found is None:
-        return models, None, None, {}
+        return models, None, None, {}, None
     settled = {s.name: v[place][0] for s, v, place in zip(sources, variants, found[0], strict=True)}
     weights = {s.name: float(w) for s, w in zip(sources, found[1], strict=True)}
     log.info("[fit] learned %s", ", ".join(f"{name} {w:.2f} {settled[name]}" for name, w in weights.items()))
@@ -117,7 +165,11 @@ def _learn(
     for name, (length, age) in gate.coefficients.items() if gate is not None else ():
         log.info("[fit] %s weighs exp(%+.2f length %+.2f age) as much", name, length, age)
     asked = _learn_cold(settled, sources, train, embeddings, goal, seed)
-    return [settled.get(m.name, m) for m in models], weights, gate, asked
+    past = None
+    if wanted:
+        chosen = [v[place][1] for v, place in zip(variants, found[0], strict=True)]
+        past = Past(fuse.fuse(chosen, weights, train.n_items, gate), histories, held, train.n_users)
+    return [settled.get(m.name, m) for m in models], weights, gate, asked, past
 
 
 def _learn_cold(

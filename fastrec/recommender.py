@@ -1,6 +1,6 @@
 """Recommender: one object from raw tables to served, explained and filtered recommendations."""
 
-import logging
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,21 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastrec import arguments, cold, config, data, encode, evaluation, ops, pipeline, retrieve
+from fastrec import arguments, cold, config, data, encode, evaluation, fitting, ops, retrieve
 from fastrec.answer import Rules, answer, text_vectors
 from fastrec.errors import ConfigError, UnknownIdError
-from fastrec.fresh import landmarks
-from fastrec.histories import Histories
 from fastrec.keeping import Keeping
 from fastrec.live import Live
 from fastrec.models import resolve
 from fastrec.persist import check_encoder, read_state
+from fastrec.rerank import as_rerank, check_fingerprint
 from fastrec.results import Evaluation, Recommendations
-from fastrec.state import Settings, State
+from fastrec.state import Settings
 from fastrec.store import open_store, read_key
 from fastrec.types import F32, DenseSource, Interactions, Report
-
-log = logging.getLogger("fastrec")
 
 __all__ = ["Recommender", "load"]
 
@@ -32,6 +29,9 @@ class Recommender(Keeping):
 
     encoder: "minilm", a Hugging Face model id or folder, an ``Encoder``, a callable list[str] -> [n, D],
         or None (no text)
+    image_encoder, audio_encoder: what reads the columns ``image`` and ``audio`` of the items (paths, bytes or arrays):
+        a model id or folder of transformers (CLIP, SigLIP, ViT; CLAP, Wav2Vec2), or a function list -> [n, D]; None:
+        they are not read
     models: "fast", "best", "auto", or a list of names and config objects such as ``[ItemItem(neighbors=50)]``
     device: "auto", "cpu" or "cuda", for the encoder
     backend: of score_topk: "auto", "cpu", "numba" or "reference"; or "faiss", an index built by ``fit`` that names
@@ -39,6 +39,8 @@ class Recommender(Keeping):
     weights: "learned" on a temporal holdout of the training data, "equal", or {source name: weight >= 0}
     event_weights: {kind of event: weight >= 0}, over the defaults of ``fastrec.data``
     half_life: days in which an event loses half its weight; None for no decay
+    rerank: a causal language model that reads the titles of the best candidates as the last stage: a model id or
+        folder, or ``Rerank(...)``; None: there is no such stage
     store: where events after fitting become durable: the path of a file, redis://..., or an EventStore; None: nowhere
     cache_dir: folder for embeddings; default FASTREC_CACHE or ~/.cache/fastrec
     seed: of everything random
@@ -51,12 +53,15 @@ class Recommender(Keeping):
         self,
         *,
         encoder: Any = "minilm",
+        image_encoder: Any = None,
+        audio_encoder: Any = None,
         models: Any = "auto",
         device: str = "auto",
         backend: str = "auto",
         weights: Any = "learned",
         event_weights: Mapping[str, float] | None = None,
         half_life: float | None = None,
+        rerank: Any = None,
         store: Any = None,
         cache_dir: str | os.PathLike[str] | None = None,
         seed: int = 0,
@@ -65,6 +70,13 @@ class Recommender(Keeping):
         arguments.check_choice("Recommender", "device", device, ("auto", "cpu", "cuda"))
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ConfigError(f"[Recommender] seed={seed!r}, expected a whole number >= 0")
+        how: Any = {"device": device, "cache_dir": cache_dir, "progress": progress}
+        self._encoder = encode.as_encoder(encoder, **how)
+        given = {"image": image_encoder, "audio": audio_encoder}
+        found = {kind: encode.as_media(kind, spec, **how) for kind, spec in given.items()}
+        self._media = {kind: one for kind, one in found.items() if one is not None}
+        if isinstance(models, str) and self._media:
+            models = [*resolve(models), *self._media]  # a preset takes what there is to see and hear
         self._settings = Settings(
             models=models,
             weights=arguments.check_weights(weights),
@@ -72,12 +84,12 @@ class Recommender(Keeping):
             half_life=half_life,
             backend=backend,
             seed=int(seed),
+            rerank=as_rerank(rerank),
         )
         resolve(models)  # a wrong name shows here, not after an hour of fitting
         retrieve.check(backend)  # and a backend that cannot run
         if backend != retrieve.FAISS:
             ops.CATALOGUE["score_topk"].choose(backend)
-        self._encoder = encode.as_encoder(encoder, device=device, cache_dir=cache_dir, progress=progress)
         self._store = None if store is None else open_store(store, key=read_key(None))
         self._live = None
         self._progress = bool(progress)
@@ -112,48 +124,19 @@ class Recommender(Keeping):
         arguments.check_choice("fit", "goal", goal, ("next", "period"))
         if not isinstance(strict, bool):
             raise ConfigError(f"[fit] strict={strict!r}, expected True or False")
-        s = self._settings
         columns = data.Columns(user_id=user_id, item_id=item_id, timestamp=timestamp, event=event, value=value)
-        cleaned = data.clean(
-            interactions,
-            items,
-            users,
+        state = fitting.fitted(
+            self._settings,
+            self._encoder,
+            self._media,
+            (interactions, items, users),
             knowledge=knowledge,
             columns=columns,
-            event_weights=s.event_weights,
-            half_life=s.half_life,
-            strict=strict,
-        )
-        log.info(
-            "[fit] %d users, %d items, %d events",
-            *(getattr(cleaned.report, n) for n in ("users", "items", "events")),
-        )
-        embeddings = encode.embed_items(cleaned.catalog, self._encoder, cleaned.links)
-        features, sources = pipeline.fit_features(
-            resolve(s.models), s.weights, cleaned.interactions, embeddings, goal, s.seed
-        )
-        report = pipeline.with_notes(cleaned.report, resolve(s.models), s.weights)
-        if s.backend == retrieve.FAISS:
-            features, report = pipeline.with_index(features, report, cleaned.interactions, s.seed)
-        popular = pipeline.popularity(sources, cleaned.interactions)
-        state = State(
-            users=cleaned.users,
-            items=cleaned.items,
-            histories=Histories.of(cleaned.interactions),
-            catalog=cleaned.catalog,
-            embeddings=embeddings,
-            features=features,
-            sources=sources,
-            popular=popular,
-            report=report,
             goal=goal,
-            columns=columns,
-            means=cleaned.means,
-            timed=cleaned.timed,
-            landmarks=landmarks(embeddings, popular.bias),
+            strict=strict,
             version=0 if self._store is None else self._store.version,
         )
-        self._live = Live(state, s, self._encoder, self._store)
+        self._live = Live(state, self._settings, self._encoder, self._store, self._media)
         return self
 
     # ---- recommending
@@ -194,7 +177,7 @@ class Recommender(Keeping):
             histories = histories.select(histories.times <= arguments.seconds("recommend", at))
             seen = histories.seen()
         ask = Rules("recommend", k, filter_seen, allow, deny, where, boost, diversity, explain)
-        return answer(state, ask, ids, histories, seen, None, single, self._settings.backend)
+        return answer(state, ask, ids, histories, seen, None, single, self._settings.backend, state.rerank)
 
     def recommend_for_history(
         self,
@@ -228,7 +211,7 @@ class Recommender(Keeping):
             known = np.flatnonzero(np.diff(events.indptr) > 0)
             ids, events = [ids[i] for i in known], events.take(known)
         ask = Rules(call, k, filter_seen, allow, deny, where, boost, diversity, explain)
-        return answer(state, ask, ids, events, events.seen(), None, single, self._settings.backend)
+        return answer(state, ask, ids, events, events.seen(), None, single, self._settings.backend, state.rerank)
 
     def recommend_for_text(
         self,
@@ -247,8 +230,9 @@ class Recommender(Keeping):
     ) -> Recommendations:
         """The k items whose content is nearest to a sentence, or to each of a list of sentences.
 
+        Where the encoder of images or sounds has a text tower (CLIP, SigLIP, CLAP), these are compared with it as well.
         An empty text is answered as an unknown user of ``recommend``. Keywords as in ``recommend``.
-        Raises ConfigError where the model has no text encoder or no item texts.
+        Raises ConfigError where the model has nothing that texts can be compared with.
         """
         call = "recommend_for_text"
         state = self._fitted(call)
@@ -256,20 +240,19 @@ class Recommender(Keeping):
         texts = arguments.text_list(call, texts)
         if at is not None:
             arguments.seconds(call, at)  # a sentence has no history, but a wrong time is still wrong
-        vectors = text_vectors(call, state, self._encoder, texts)
-        known = vectors.any(axis=1)
+        found = text_vectors(call, state, self._encoder, self._media, texts)
+        known = np.any([part.any(axis=1) for part in found.values()], axis=0)
         positions = list(range(len(texts)))
         if on_unknown != "fallback":
             arguments.check_choice(call, "on_unknown", on_unknown, ("fallback", "raise", "skip"))
             if on_unknown == "raise" and not known.all():
                 raise UnknownIdError(call, "(empty) text", [texts[i] for i in np.flatnonzero(~known)])
             positions = np.flatnonzero(known).tolist()
-            vectors = vectors[known]
+            found = {name: part[known] for name, part in found.items()}
         ask = Rules(call, k, filter_seen, allow, deny, where, boost, diversity, explain)
         nobody, _ = state.histories.take(np.full(len(positions), -1))
-        return answer(
-            state.only("content", call), ask, positions, nobody, None, vectors, single, self._settings.backend
-        )
+        space, vectors = state.searching(tuple(found)), list(found.values())
+        return answer(space, ask, positions, nobody, None, vectors, single, self._settings.backend)
 
     def similar_items(self, items: Any, k: int = 10, *, by: str | None = None, where: Any = None) -> Recommendations:
         """The k items most like each given one, which is not among them.
@@ -344,7 +327,10 @@ class Recommender(Keeping):
         """
         state, k = self._fitted("evaluate"), config.check_k("evaluate", k)
         arguments.check_choice("evaluate", "split", split, tuple(evaluation.SPLITS))
-        return evaluation.evaluate(state, self._settings, test, split=split, k=k, per_model=per_model, ladder=ladder)
+        done = evaluation.evaluate(state, self._settings, test, split=split, k=k, per_model=per_model, ladder=ladder)
+        last = state.rerank is not None and state.rerank.candidates > 0
+        told = ("these are the rankings before the last stage (rerank)",) if last else ()
+        return dataclasses.replace(done, notes=(*done.notes, *told))
 
     @property
     def report(self) -> Report:
@@ -376,21 +362,33 @@ def load(
     device: str = "auto",
     mmap: bool = True,
     encoder: Callable[[list[str]], npt.NDArray[Any]] | Any = None,
+    image_encoder: Any = None,
+    audio_encoder: Any = None,
     store: Any = None,
+    rerank: bool = True,
 ) -> Recommender:
     """The recommender that ``save`` wrote; with ``mmap`` its arrays are shared with other processes.
 
-    encoder: only for a model whose encoder was a callable
+    encoder, image_encoder, audio_encoder: only for a model whose encoder was a callable
     store: the event log that the model was served with: what happened since ``save`` is applied again
+    rerank: False: without the last stage of a model that has one
     Raises ArtifactError naming the file for every kind of damage, and where the encoder's weights are other
     ones now than those that made the item vectors.
     """
-    state, settings, saved = read_state(folder, mmap=mmap)
+    state, settings, saved = read_state(folder, mmap=mmap, rerank=rerank)
     spec = saved["encoder"] if encoder is None else encoder
-    rec = Recommender(encoder=spec, device=device, models=settings.models, store=store)
+    of_media = {f"{kind}_encoder": name for kind, (name, _) in saved["media"].items()}
+    for name, given in (("image_encoder", image_encoder), ("audio_encoder", audio_encoder)):
+        of_media[name] = of_media.get(name) if given is None else given
+    rec = Recommender(encoder=spec, device=device, models=settings.models, store=store, **of_media)
     if encoder is None:
         check_encoder(folder, rec._encoder, saved["encoder_fingerprint"])
+    for kind, (_, fingerprint) in saved["media"].items():
+        if kind in rec._media:
+            check_encoder(folder, rec._media[kind], fingerprint, f"{kind}_encoder")
+    if state.rerank is not None:
+        check_fingerprint(folder, state.rerank.reader, saved.get("rerank_fingerprint"))
     rec._settings = settings
-    rec._live = Live(state.reading(rec._encoder), settings, rec._encoder, rec._store)
+    rec._live = Live(state.reading(rec._encoder), settings, rec._encoder, rec._store, rec._media)
     rec._live.replay()
     return rec

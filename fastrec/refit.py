@@ -20,7 +20,7 @@ from fastrec.data import Vocab
 from fastrec.errors import ConfigError, DataError
 from fastrec.fresh import landmarks
 from fastrec.histories import Histories
-from fastrec.inside import encoder_of, recover, settings_of, state_of
+from fastrec.inside import encoder_of, media_of, recover, settings_of, state_of
 from fastrec.live import fused_bias
 from fastrec.models import resolve
 from fastrec.persist import write_state
@@ -99,7 +99,7 @@ def refit(
     replaced = force or candidate >= live * (1 - margin)
     result = Refit(live, candidate, len(users), len(targets.items), honest, replaced)
     if replaced:
-        write_state(folder, _fitted_anew(state, settings, data), settings, encoder_of(rec))
+        write_state(folder, _fitted_anew(state, settings, data), settings, encoder_of(rec), media_of(rec))
     return result
 
 
@@ -142,8 +142,13 @@ def material(state: State, encoder: Any = None) -> Material:
             vectors = np.concatenate([vectors, np.zeros((fresh.n_items, vectors.shape[1]), np.float32)])
             there = np.concatenate([there, np.zeros(fresh.n_items, np.bool_)])
         links = None if state.embeddings.links is None else _moved_links(state.embeddings.links, place, len(kept))
+        media = {}
+        for kind, found in state.embeddings.media.items():
+            later = None if fresh is None or fresh.embeddings is None else fresh.embeddings.media.get(kind)
+            whole = found if later is None else found.followed(later)
+            media[kind] = whole.take(np.where(kept < len(whole.known), kept, -1))
         texts = encode.texts_of(catalog, encoder)
-        embeddings = Embeddings(np.ascontiguousarray(vectors[kept]), there[kept], texts, links)
+        embeddings = Embeddings(np.ascontiguousarray(vectors[kept]), there[kept], texts, links, media)
     return Material(moved, catalog, embeddings, kept)
 
 
@@ -153,7 +158,9 @@ def _moved_links(links: Links, place: Any, n_items: int) -> Links:
     heads, tails = nodes[links.heads], nodes[links.tails]
     there = (heads >= 0) & (tails >= 0)
     n_nodes = n_items + links.n_nodes - links.n_items
-    return Links(heads[there].astype(np.int32), tails[there].astype(np.int32), n_items, n_nodes)
+    relations = None if links.relations is None else links.relations[there]
+    ends = heads[there].astype(np.int32), tails[there].astype(np.int32)
+    return Links(*ends, n_items, n_nodes, links.names, relations, links.kinds)
 
 
 def _merged(histories: Interactions, items: Any, n_items: int) -> Interactions:

@@ -28,7 +28,8 @@ class Recommendations:
     scores: float32 [B, k], -inf there
     explanations: with ``explain=True`` a list [B] of lists [k] of
         {"sources": {source: share}, "history": [(item id, weight), ...]}, else None; the shares of a
-        result sum to its score, its history weights are those of the entries that weigh most
+        result sum to its score, its history weights are those of the entries that weigh most. With "knowledge" or
+        "graph" also "paths": [item of the history, relation, entity, relation, item], by their weight in it
     """
 
     users: Ids

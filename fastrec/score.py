@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from fastrec import ops
 from fastrec.errors import ConfigError
 from fastrec.profiles import contributions
+from fastrec.side import Links
 from fastrec.types import (
     F32,
     F64,
@@ -130,10 +131,13 @@ class Explanation:
 
     sources: share of every source; the shares sum to the score up to float32 rounding
     history: (item row, weight) of the entries of the history that weigh most, heaviest first
+    paths: [item row of the history, relation, node, relation, item row] or [item row, relation, item row] of the graph
+        of ``Links``; None where no source reads it
     """
 
     sources: dict[str, float]
     history: list[tuple[int, float]]
+    paths: list[list[Any]] | None = None
 
 
 def explain(
@@ -204,3 +208,23 @@ def _entry(source: SparseSource, row: int, column: int) -> float:
     begin, end = int(s.indptr[row]), int(s.indptr[row + 1])
     at = begin + int(np.searchsorted(s.indices[begin:end], column))
     return float(s.values[at]) if at < end and s.indices[at] == column else 0.0
+
+
+def paths(source: DenseSource, links: Links, history: Interactions, item: int, most: int = 3) -> list[list[Any]]:
+    """How an item hangs together with the entries of one user's history that weigh most in this source.
+
+    See ``Explanation.paths``; an item that came after fitting has none.
+    """
+    if item >= links.n_items:
+        return []
+    known = history.select(history.items < links.n_items)
+    parts = contributions(source, known, item)
+    out: list[list[Any]] = []
+    for at in np.argsort(-parts, kind="stable").tolist():
+        if len(out) == most or parts[at] <= 0:
+            break
+        first = int(known.items[at])
+        way = None if first == item else links.path(first, item)
+        if way is not None:
+            out.append([first, *way, item])
+    return out

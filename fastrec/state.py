@@ -12,7 +12,21 @@ from fastrec.data import Columns, Vocab
 from fastrec.errors import ConfigError
 from fastrec.fresh import Fresh
 from fastrec.histories import Histories
-from fastrec.types import I64, BiasSource, Bool, Catalog, Csr, Embeddings, Features, Interactions, Report, Source
+from fastrec.rerank import Rerank
+from fastrec.reranking import Reranker
+from fastrec.types import (
+    I64,
+    BiasSource,
+    Bool,
+    Catalog,
+    Csr,
+    DenseSource,
+    Embeddings,
+    Features,
+    Interactions,
+    Report,
+    Source,
+)
 from fastrec.usertext import TextSource
 
 
@@ -26,6 +40,7 @@ class Settings:
     half_life: float | None
     backend: str
     seed: int
+    rerank: Rerank | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a dict of JSON types; config objects of models become [name, settings]."""
@@ -50,6 +65,7 @@ class State:
     fresh: the items that came after fitting; removed: bool [N], None where all are there
     trend: (start, latest, scale) of ``fastrec.trend``; None before the first event after fitting
     version: place in the event log up to which everything is in here
+    rerank: the last stage; None: there is none
     """
 
     users: Vocab
@@ -70,6 +86,7 @@ class State:
     removed: Bool | None = None
     trend: tuple[float, float, float] | None = None
     version: int = 0
+    rerank: Reranker | None = None
     _views: dict[str, Features] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -120,6 +137,19 @@ class State:
                 features = fuse.fuse([comparing[name]], {name: 1.0}, self.features.items.n_items)
                 self._views[name] = cold.attach(features, self.fresh)
             return dataclasses.replace(self, features=self._views[name], _views={})
+
+    def searching(self, names: tuple[str, ...]) -> "State":
+        """The same model with what sentences can be compared with: "content", "image", "audio"; equal weights."""
+        assert self.embeddings is not None
+        key = "text: " + ", ".join(names)
+        with self._lock:
+            if key not in self._views:
+                of_items = next((s for s in self.sources if s.name == "content"), None)
+                media = {kind: found.vectors for kind, found in self.embeddings.media.items()}
+                parts = [of_items if n == "content" else DenseSource(n, media[n], None) for n in names]
+                features = fuse.fuse([p for p in parts if p], dict.fromkeys(names, 1.0), self.features.items.n_items)
+                self._views[key] = cold.attach(features, self.fresh)
+            return dataclasses.replace(self, features=self._views[key], _views={})
 
     @property
     def fallback(self) -> Features:

@@ -7,8 +7,7 @@ Shape legend, used in every docstring of the package: U users, N items, n events
 S sequences, T tokens, k results, nnz stored entries of a sparse matrix.
 
 A *row* is the position of a user or an item inside the model (int32 or int64, from 0); an *id* is the caller's own str
-or int. Only ``fastrec.data.vocab`` turns one into the other. The checks here are about our own stages: AssertionError
-with the name of the field. What callers hand in is checked at the public functions, with typed errors.
+or int. Only ``fastrec.data.vocab`` turns one into the other. The checks here are about our own stages: AssertionError.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from fastrec.gate import Gate
     from fastrec.kinds import U8
     from fastrec.ops import PackedItems
-    from fastrec.side import Links, Texts
+    from fastrec.side import Links, Media, Texts
     from fastrec.unchosen import Cold
 
 F32 = npt.NDArray[np.float32]
@@ -39,12 +38,6 @@ def _check(name: str, array: npt.NDArray[Any], dtype: type[np.generic], shape: t
         want is not None and want != got for want, got in zip(shape, array.shape, strict=False)
     ):
         raise AssertionError(f"{name} has shape {array.shape}, expected {shape}")
-
-
-def frozen(array: F32) -> F32:
-    """The array, which nobody writes to from now on: what was found out about it once stays true."""
-    array.setflags(write=False)
-    return array
 
 
 def _gather(indptr: I64, rows: npt.ArrayLike) -> tuple[I64, I64]:
@@ -200,13 +193,14 @@ class Embeddings:
 
     vectors: float32 [N, D]; D is 0 where no item has content
     known: bool [N], true where the item had content
-    texts, links: what else is known of the items, where there is any
+    texts, links: what else is known of the items, where there is any; media: by "image" and "audio"
     """
 
     vectors: F32
     known: Bool
     texts: "Texts | None" = None
     links: "Links | None" = None
+    media: "dict[str, Media]" = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check("Embeddings.vectors", self.vectors, np.float32, (None, None))

@@ -20,6 +20,7 @@ FOUNDATION = {
     "errors",
     "gate",
     "kinds",
+    "modelfiles",
     "ops",
     "profiles",
     "progress",
@@ -30,7 +31,7 @@ FOUNDATION = {
     "usertext",
     "_native",
 }
-STAGES = {"data", "encode", "models", "fuse", "retrieve", "score", "store", "metrics", "results"}
+STAGES = {"data", "encode", "models", "fuse", "retrieve", "score", "store", "metrics", "rerank", "results"}
 
 
 def imports_of(path):

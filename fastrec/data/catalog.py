@@ -9,6 +9,7 @@ import pyarrow as pa
 from fastrec.data import checks
 from fastrec.data.checks import Place
 from fastrec.data.files import FOREIGN
+from fastrec.data.media import MEDIA, files
 from fastrec.data.read import read
 from fastrec.data.vocab import Vocab
 from fastrec.errors import DataError
@@ -17,7 +18,7 @@ from fastrec.types import Catalog
 #: Names of columns that hold running text, in the order in which they are read.
 _TEXT_NAMES = ("title", "name", "headline", "text", "description", "summary", "abstract", "body", "content")
 #: Columns that are not for reading.
-_NOT_TEXT = ("image", "audio", "url", "link")
+_NOT_TEXT = (*MEDIA, "url", "link")
 
 
 def read_items(
@@ -68,7 +69,9 @@ def _read(
             raise place.error(f"the id {ids[row]!r} stands there twice", row)
     columns = [ids.alias(key)]
     for series in frame.drop(name).get_columns():
-        usual = _usual(series, Place(where, what, series.name), notes)
+        at = Place(where, what, series.name)
+        media = what == "items" and series.name.lower() in MEDIA
+        usual = files(series, at) if media else _usual(series, at, notes)
         if usual is not None and series.name == key:
             notes.append(f"{what}: column {key!r} is left out: {name!r} holds the ids")
         elif usual is not None:

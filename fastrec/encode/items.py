@@ -10,12 +10,14 @@ from fastrec.encode.adapters import TextEncoder
 from fastrec.encode.encoder import unit_rows
 from fastrec.encode.text import item_texts
 from fastrec.errors import DataError
-from fastrec.side import Links, Texts
+from fastrec.side import Links, Media, Texts
 from fastrec.types import F32, Catalog, Embeddings
 
 
-def embed_items(catalog: Catalog, encoder: TextEncoder | None, links: Links | None = None) -> Embeddings | None:
-    """One vector per item, float32 [N, D]; None where no item has content and there are no links.
+def embed_items(
+    catalog: Catalog, encoder: TextEncoder | None, links: Links | None = None, media: dict[str, Media] | None = None
+) -> Embeddings | None:
+    """One vector per item, float32 [N, D]; None where no item has content and there are neither links nor media.
 
     The parts are the text vector (where there is an encoder and the catalogue has text or label columns)
     and each precomputed vector column. Each part is L2-normalised; several are put behind one another,
@@ -34,9 +36,9 @@ def embed_items(catalog: Catalog, encoder: TextEncoder | None, links: Links | No
     if len(parts) > 1:
         vectors = unit_rows(np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts))))
     known = np.any(vectors != 0, axis=1)
-    if not known.any() and links is None:
+    if not known.any() and links is None and not media:
         return None
-    return Embeddings(vectors, known, texts_of(catalog, encoder), links)
+    return Embeddings(vectors, known, texts_of(catalog, encoder), links, media or {})
 
 
 def texts_of(catalog: Catalog, encoder: TextEncoder | None) -> Texts | None:

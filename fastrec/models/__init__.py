@@ -12,9 +12,11 @@ from fastrec.models.bpr import Bpr
 from fastrec.models.content import Content
 from fastrec.models.directed import Directed
 from fastrec.models.ease import Ease
+from fastrec.models.gan import Gan
 from fastrec.models.graph import Graph
 from fastrec.models.item_item import ItemItem
 from fastrec.models.knowledge import Knowledge
+from fastrec.models.media import Audio, Image
 from fastrec.models.popularity import Popularity
 from fastrec.models.private_als import PrivateAls
 from fastrec.models.sequential import Sequential
@@ -23,11 +25,14 @@ from fastrec.types import Embeddings, Interactions, Source
 
 __all__ = [
     "Als",
+    "Audio",
     "Bpr",
     "Content",
     "Directed",
     "Ease",
+    "Gan",
     "Graph",
+    "Image",
     "ItemItem",
     "Knowledge",
     "Model",
@@ -55,7 +60,8 @@ class Model(Protocol):
 _BY_NAME: dict[str, type[Model]] = {
     m.name: m
     for m in (
-        *(Popularity, ItemItem, Directed, Ease, Als, Bpr, Graph, Content, UserText, Sequential, Knowledge, PrivateAls),
+        *(Popularity, ItemItem, Directed, Ease, Als, Bpr, Graph, Gan),
+        *(Content, Image, Audio, UserText, Sequential, Knowledge, PrivateAls),
     )
 }
 _FAST: tuple[str | Model, ...] = ("popularity", "item_item", "directed", Ease(optional=True), "als", "content")

@@ -238,7 +238,7 @@ def _content(result: Recommendations, call: Call, model: Model) -> tuple[bytes, 
         if result.explanations is not None:
             for row, why in zip(rows, result.explanations[u], strict=True):
                 history = [{"item_id": item, "weight": weight} for item, weight in why["history"]]
-                row["explanation"] = {"sources": why["sources"], "history": history}
+                row["explanation"] = {**why, "history": history}
         results.append({"user_id": user, "items": rows})
     text = json.dumps({"results": results, "model_version": model.version}, separators=(",", ":"))
     return text.encode(), JSON

@@ -13,7 +13,7 @@ import fastrec
 from fastrec.errors import DataError
 from fastrec.serve import calls, schemas
 from fastrec.serve.core import Core
-from fastrec.serve.problems import MEDIA_TYPE, busy
+from fastrec.serve.problems import MEDIA_TYPE, Problem, busy
 
 Accept = Annotated[str, Header(max_length=1000)]
 PathId = Annotated[str, Path(max_length=4096)]
@@ -73,6 +73,7 @@ def router(core: Core) -> APIRouter:
         """New items; recommendable at once."""
         add = core.method("add_items")
         listed = [item.model_dump() for item in (body if isinstance(body, list) else [body])]
+        _without_files(listed)
         return _counts(await core.write(lambda: add(_columns(listed)))) if listed else {}
 
     @api.delete("/items/{id:path}")
@@ -153,3 +154,12 @@ def _columns(rows: list[dict[str, Any]]) -> Any:
         return pa.table(columns)
     except (pa.ArrowException, UnicodeError) as error:
         raise DataError(f"[serve] the columns make no table: {error}") from error
+
+
+def _without_files(items: list[dict[str, Any]]) -> None:
+    """Problem 400 where an item names a file: who may write items need not be one for whom this machine opens files."""
+    for name in {name for item in items for name, value in item.items() if value is not None}:
+        if name.lower() in ("image", "audio"):
+            detail = f"[serve] items: {name!r} is the path of a file, which is not opened for a request"
+            told = [{"field": name, "message": "expected none; add_items in Python reads files"}]
+            raise Problem(400, "bad-body", f"{detail}; add such items in Python", fields=told)

@@ -108,7 +108,7 @@ def test_the_fingerprint_follows_weights_tokenizer_and_settings(tiny, tmp_path):
 
 
 def test_large_weights_are_sampled(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("fastrec.encode.folder._HASH_WHOLE", 10)
+    monkeypatch.setattr("fastrec.modelfiles._HASH_WHOLE", 10)
     copy = shutil.copytree(tiny, tmp_path / "copy")
     base = Encoder(copy).fingerprint
     assert Encoder(copy).fingerprint == base

@@ -267,6 +267,10 @@ def test_writes_count_from_the_next_request_on(asgi, events, items):
     item = {"item_id": "later", "title": "red apple fruit of another kind", "category": "food"}
     assert asgi(own, "POST", "/items", json=item).json()["added"] == 1
     assert "later" in best("u2")
+    for name in ("image", "Audio"):
+        refused = asgi(own, "POST", "/items", json=[{"item_id": "x"}, {"item_id": "spy", name: "/etc/hostname"}])
+        assert refused.status_code == 400 and refused.json()["errors"][0]["field"] == name
+    assert asgi(own, "POST", "/items", json={"item_id": "plain", "image": None}).json()["added"] == 1
     assert asgi(own, "DELETE", "/items/later").json()["removed"] == 1
     assert "later" not in best("u2")
     assert asgi(own, "DELETE", "/users/newcomer").json()["users"] == 1
