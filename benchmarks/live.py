@@ -1,7 +1,8 @@
 """What living on costs: update, add_items, save and load, at a size that one chooses.
 
-    python benchmarks/live.py [--items 1000000] [--users 100000] [--factors 64] [--json FILE]
+    python benchmarks/live.py [--items 1000000] [--users 100000] [--factors 64] [--peers] [--json FILE]
 
+With --peers also one event and the list after it, in turns with implicit's ``recommend(recalculate_user=True)``.
 The model is made, not fitted: random factors and histories of the size asked for, so that a million items take seconds.
 The last line says which target was missed; the exit code is 1 then.
 """
@@ -10,6 +11,7 @@ import argparse
 import json
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -30,6 +32,7 @@ from fastrec.store import open_store
 from fastrec.types import BiasSource, Catalog, DenseSource, Embeddings, FoldInSource, Interactions, Report
 
 UPDATE_MS, ADD_SHARE, LOAD_S = 1.0, 0.10, 1.0
+PEER = Path(__file__).parent / "peers" / "live.py"
 
 
 def model(n_items: int, n_users: int, factors: int, content: int, encoder: Any, store: Any) -> Recommender:
@@ -97,6 +100,34 @@ def one_by_one(rec: Recommender, n: int, n_items: int, n_users: int) -> list[flo
     return took
 
 
+def beside_implicit(rec: Recommender, args: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of one event and the list after it, ours and implicit's, and the median ratio of a round."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-W", "ignore", str(PEER), str(args.items), str(args.factors)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as peer:
+        assert peer.stdin is not None
+        assert peer.stdout is not None
+        found: dict[str, list[list[float]]] = {"fastrec": [], "implicit": []}
+        for turn in range(8):
+            took = []
+            for i in range(args.reads):
+                user = f"user-{(turn * args.reads + i) % args.users}"
+                start = time.perf_counter()
+                rec.update({"user_id": user, "item_id": f"item-{i % args.items}", "timestamp": 1.4e9 + i})
+                rec.recommend(user, 10)
+                took.append(time.perf_counter() - start)
+            found["fastrec"].append(took)
+            peer.stdin.write(f"{args.reads}\n")
+            peer.stdin.flush()
+            found["implicit"].append(json.loads(peer.stdout.readline()))
+        peer.stdin.close()
+    warm = {name: rounds[1:] for name, rounds in found.items()}
+    ratios = [np.median(b) / np.median(a) for a, b in zip(warm["fastrec"], warm["implicit"], strict=True)]
+    return {name: quantiles([s for took in rounds for s in took]) for name, rounds in warm.items()} | {
+        "ratio": round(float(np.median(ratios)), 2)
+    }
+
+
 def bench(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All figures of one size."""
     result: dict[str, Any] = {"items": args.items, "users": args.users, "factors": args.factors}
@@ -140,6 +171,8 @@ def bench(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     writer.join()
     result["recommend, ms"], result["recommend beside 1,000 updates/s, ms"] = quantiles(alone), quantiles(took)
 
+    if args.peers:
+        result["one event and the list after it, ms"] = beside_implicit(rec, args)
     start = time.perf_counter()
     rec.save(folder / "m")
     result["save, s"] = round(time.perf_counter() - start, 3)
@@ -200,6 +233,7 @@ def main() -> int:
         ("cold-items", 100_000), ("batches", 5),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--peers", action="store_true", help="also implicit, in a process of its own")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="fastrec-live-"))
@@ -210,8 +244,6 @@ def main() -> int:
     result["machine"] = f"{platform.machine()}, Python {platform.python_version()}"
     for name, value in result.items():
         print(f"{name:>45}: {value}")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
     missed = [
         name
         for name, good in (
@@ -221,6 +253,8 @@ def main() -> int:
         )
         if not good
     ]
+    if args.json:
+        args.json.write_text(json.dumps({**result, "missed": missed}, indent=2) + "\n")
     print("missed: " + (", ".join(missed) or "nothing"))
     return 1 if missed else 0
 

@@ -295,7 +295,8 @@ def main() -> int:
                     missed.append(f"{name} {protocol} {model}: {r['ndcg']:.4f} < {target:.3f}")
             results.setdefault(f"{name}, {protocol}", {}).update(rows)
             if args.json:
-                args.json.write_text(json.dumps({"versions": versions, "results": results}, indent=2) + "\n")
+                found = {"versions": versions, "results": results, "missed": missed}
+                args.json.write_text(json.dumps(found, indent=2) + "\n")
     print("\nmissed: " + ("; ".join(missed) or "nothing"))
     return 1 if missed else 0
 

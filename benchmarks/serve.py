@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 IN_TIME_MS = 100.0
+LEAST_GAIN, MOST_ADDED_MS = 5.0, 1.0
 USERS = 20_000
 _TIMES = re.compile(rb"queue;dur=([\d.]+), model;dur=([\d.]+), total;dur=([\d.]+)")
 HERE = Path(__file__).resolve().parent
@@ -194,11 +195,11 @@ class Peer:
         self.process.wait(30)
 
 
-def capacity(peer: Peer, seconds: float, start: float) -> dict[str, float]:
-    """The best rate of a ladder with steps of 15 %, starting where it surely holds."""
+def capacity(peer: Peer, seconds: float, start: float, most: float) -> dict[str, float]:
+    """The best rate of a ladder with steps of 15 %, starting where it surely holds, up to ``most``."""
     best: dict[str, float] = {}
     rate, failed = start, 0
-    while failed < 2:
+    while failed < 2 and rate <= most:
         found, _ = measure(peer.port, rate, seconds)
         print("   ", json.dumps(found), flush=True)
         if found["p99_ms"] <= IN_TIME_MS and not found["refused"] and not found["failed"]:
@@ -248,7 +249,7 @@ def run_capacity(args: argparse.Namespace) -> dict[str, Any]:
         print(name, flush=True)
         peer = Peer(name, *rest)
         try:
-            out[name] = capacity(peer, args.seconds, args.start or start)
+            out[name] = capacity(peer, args.seconds, args.start or start, args.most)
             if name == "fastrec":  # one request at a time: what the server adds to the call
                 alone, _ = measure(peer.port, args.alone, args.seconds)
                 out["alone"] = alone
@@ -257,6 +258,18 @@ def run_capacity(args: argparse.Namespace) -> dict[str, Any]:
             peer.end()
     if out.get("fastrec") and out.get("unbatched"):
         out["gain"] = round(out["fastrec"]["throughput"] / out["unbatched"]["throughput"], 2)
+    out["missed"] = missed(out)
+    return out
+
+
+def missed(found: dict[str, Any]) -> list[str]:
+    """Targets that hold for a million items of 128 numbers: batching, and what the server adds to a call."""
+    out = []
+    if found.get("gain", LEAST_GAIN) < LEAST_GAIN:
+        out.append(f"batching gives {found['gain']} times the throughput, expected at least {LEAST_GAIN}")
+    added = found.get("alone", {}).get("server_beside_queue_and_model_p50_ms", 0.0)
+    if not added < MOST_ADDED_MS:
+        out.append(f"the server adds {added} ms to a call, expected less than {MOST_ADDED_MS}")
     return out
 
 
@@ -311,6 +324,7 @@ def main() -> None:
     parser.add_argument("--calm", type=float, default=20, help="rate at which the recovery is tried")
     parser.add_argument("--alone", type=float, default=4, help="rate at which no two requests meet")
     parser.add_argument("--start", type=float, help="first rate of the ladder")
+    parser.add_argument("--most", type=float, default=float("inf"), help="no rate above this is tried")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--peers", action="store_true", help="also the bare framework, and FastAPI with implicit")
     parser.add_argument("--only", nargs="*", help="of the servers of capacity, these")

@@ -252,11 +252,11 @@ def main() -> int:
         names = OURS[:1] + (["implicit-sparse"] if args.peers and kind == "only" else [])
         rows.append(measure(case, names, args.rounds, args.seconds))
         print(line(rows[-1]), flush=True)
+    misses = missed(rows, "vnni" in level)
     if args.json:
-        args.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+        args.json.write_text(json.dumps({**about, "rows": rows, "missed": misses}, indent=1) + "\n")
     if args.plot:
         plot(rows, args.plot)
-    misses = missed(rows, "vnni" in level)
     print("missed: " + "; ".join(misses) if misses else "missed: nothing")
     return 1 if misses else 0
 

@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="steps that are timed")
     parser.add_argument("--factors", type=int, default=128, help="of als")
     parser.add_argument("--peer-python", help="python of an environment with rectools[torch]")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = {f"fastrec {args.backbone}": ours(args)}
     if args.peer_python:
@@ -149,10 +150,15 @@ def main() -> None:
         mine, *others = (row["epoch_s"] for row in rows.values())
         result["ratio"] = mine / min(others)
     print(json.dumps(result))
+    missed = []
     if result.get("ratio", 0.0) > MOST:
-        sys.exit(f"an epoch takes {result['ratio']:.2f} of RecTools', expected at most {MOST}")
+        missed.append(f"an epoch takes {result['ratio']:.2f} of RecTools', expected at most {MOST}")
     if result["als_ratio"] > 1:
-        sys.exit(f"an iteration takes {result['als_ratio']:.2f} of implicit's, expected at most 1")
+        missed.append(f"an iteration takes {result['als_ratio']:.2f} of implicit's, expected at most 1")
+    if args.json:
+        args.json.write_text(json.dumps({**result, "missed": missed}, indent=1) + "\n")
+    if missed:
+        sys.exit("; ".join(missed))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: ``fastrec demo | fit | recommend | similar | evaluate | refit | tune | serve | doctor``.
+"""The command line: ``fastrec demo | fit | recommend | similar | evaluate | refit | tune | serve | bench | doctor``.
 
 Results go to stdout, everything else to stderr. Exit code 2 for bad input, 1 for a failure; one line
 says what was wrong, a traceback comes with ``--debug`` only.
@@ -7,6 +7,7 @@ says what was wrong, a traceback comes with ``--debug`` only.
 import argparse
 import logging
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,6 +114,18 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--cors", nargs="*", default=[], metavar="ORIGIN", help="origins that browsers may call from")
     serve.add_argument("--tracing", action="store_true", help="OpenTelemetry spans")
     serve.set_defaults(run=_serve)
+
+    bench = commands.add_parser("bench", help="measure, beside the peers where asked; needs a checkout")
+    bench.add_argument(
+        "parts", nargs="*", metavar="PART", help="encode, topk, train, live, serve, scale, quality or all"
+    )
+    bench.add_argument("--peers", action="store_true", help="also the peers, in the same run")
+    bench.add_argument("--peer-python", metavar="PYTHON", help="Python of an environment with more peers")
+    bench.add_argument("--quick", action="store_true", help="tiny sizes, whose figures say nothing")
+    bench.add_argument("--limit", metavar="SECONDS", help="longest time of a part")
+    bench.add_argument("--json", metavar="FILE", help="the figures; those of other parts stay")
+    bench.add_argument("--html", metavar="FILE", help="one page with plots")
+    bench.set_defaults(run=_bench)
 
     doctor = commands.add_parser("doctor", help="which operator runs on which backend, and why not")
     doctor.set_defaults(run=_doctor)
@@ -226,6 +239,23 @@ def _serve(args: argparse.Namespace) -> None:
         store=args.store or f"{args.model.resolve()}.events",
     )
     serve.run(args.model, host=args.host, port=args.port, workers=args.workers, settings=settings)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    """The benchmarks are no part of the package: they compare with other packages and take hours."""
+    words = [*args.parts, *(f"--{flag}" for flag in ("peers", "quick") if getattr(args, flag))]
+    for option in ("peer_python", "limit", "json", "html"):
+        if getattr(args, option) is not None:
+            words.append(f"--{option.replace('_', '-')}={getattr(args, option)}")
+    here = Path(__file__).resolve().parents[1]
+    for root in (here, Path.cwd()):
+        program = root / "benchmarks" / "run.py"
+        if program.is_file():
+            return subprocess.run([sys.executable, str(program), *words], check=False).returncode
+    raise ConfigError(
+        f"[bench] there is no benchmarks/run.py in {here} or the working directory; expected a checkout of FastRec, "
+        "go to one and call it there"
+    )
 
 
 def _doctor(args: argparse.Namespace) -> None:

@@ -54,7 +54,7 @@ def test_the_batch_job(saved, tmp_path):
 
 def test_the_triton_model(saved, monkeypatch):
     folder, rec = saved[0]
-    model = module(EXAMPLES / "triton" / "1" / "model.py", monkeypatch, folder).TritonPythonModel()
+    model = module(EXAMPLES / "triton_models" / "fastrec" / "1" / "model.py", monkeypatch, folder).TritonPythonModel()
     model.initialize({"model_config": f'{{"parameters": {{"model": {{"string_value": "{folder}"}}}}}}'})
     items, scores = model.recommend(["u1", "nobody"])
     want = rec.recommend(["u1", "nobody"], 10)
