@@ -181,9 +181,19 @@ def search(
     scope = _scope(features, index) if bias is None else _Scope.of(bias, index, passing)
     if scope.always is None:
         return among(allow)
-    named = _named(index, queries, k, scope.passing, seen, deny)
-    allowed = _union(named, scope, features, queries)
-    return among(allowed)
+    # What a filter leaves lies that much thinner in the cells: the best k are in as many more of them.
+    probes = index.probes if scope.passing is None else -(-index.probes * n // left)
+    if probes > index.index.nlist // 2:
+        return among(allow)
+    named = _named(index, probes, queries, k, scope.passing, seen, deny)
+    found = among(_union(named, scope, features, queries))
+    short = np.flatnonzero((found.rows < 0).any(axis=1))
+    if len(short) == 0:
+        return found
+    lists = {name: x.take(short) for name, x in (("seen", seen), ("deny", deny)) if x is not None}
+    whole = exact.search(features, queries.take(short), k, bias=bias, **lists)
+    found.rows[short], found.scores[short] = whole.rows, whole.scores
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,10 +237,10 @@ def _scope(features: Features, index: Index) -> _Scope:
 
 
 def _named(
-    index: Index, queries: Queries, k: int, passing: Bool | None, seen: Csr | None, deny: Csr | None
+    index: Index, probes: int, queries: Queries, k: int, passing: Bool | None, seen: Csr | None, deny: Csr | None
 ) -> list[I64]:
-    """What the index finds for each user, row -1 where it finds less: enough that k may remain without what the user
-    may not have."""
+    """What that many cells of the index have for each user, row -1 where they have less: enough that k may remain
+    without what the user may not have."""
     faiss = _faiss()
     vectors = _with_bias(queries.vectors, np.ones(len(queries.vectors), np.float32))
     spare = sum((np.diff(x.indptr) for x in (seen, deny) if x is not None), np.zeros(len(vectors), np.int64))
@@ -239,7 +249,7 @@ def _named(
     some = np.flatnonzero(spare <= _SPARE)
     if len(some):
         wide = 2 * k + _NEAR_TIES + int(spare[some].max())
-        parameters = faiss.SearchParametersIVF(nprobe=index.probes, sel=selector)
+        parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
         _, rows = index.index.search(np.ascontiguousarray(vectors[some]), wide, params=parameters)
         for u, row in zip(some, rows, strict=True):
             found[u] = row
@@ -249,7 +259,7 @@ def _named(
             if x is not None:
                 free[x.indices[x.indptr[u] : x.indptr[u + 1]]] = False
         selector = faiss.IDSelectorBitmap(np.packbits(free, bitorder="little"))
-        parameters = faiss.SearchParametersIVF(nprobe=index.probes, sel=selector)
+        parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
         found[u] = index.index.search(vectors[u : u + 1], 2 * k + _NEAR_TIES, params=parameters)[1][0]
     return found
 

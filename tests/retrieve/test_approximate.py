@@ -113,6 +113,36 @@ def test_a_filter_that_keeps_one_percent_loses_nothing_it_should_not(space, inde
         assert recall(found, wanted) >= 0.9
 
 
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
+def test_a_filter_asks_for_as_many_more_cells(share, monkeypatch):
+    monkeypatch.setattr(approximate, "_BIASES", 1)  # or the best by bias would be candidates whatever the cells say
+    rng = np.random.default_rng(4)
+    n, dims = 40_000, 16
+    centres = rng.standard_normal((100, dims))
+    features = fuse.fuse([DenseSource("d", clustered(rng, n, dims, centres), None)], {"d": 1.0}, n)
+    queries = Queries(clustered(rng, 60, dims, centres), None)
+    index = approximate.build(features, queries)
+    bias = np.where(rng.random(n) < share, features.bias, np.float32(-np.inf))
+    wanted = exact.search(features, queries, 10, bias=bias)
+    assert recall(approximate.search(features, index, queries, 10, bias=bias, few=0), wanted) >= 0.93
+
+
+def test_nobody_gets_fewer_than_there_are(space, index, monkeypatch):
+    features, queries, seen = space
+    monkeypatch.setattr(approximate, "_union", _half_empty)
+    found = approximate.search(features, index, queries, 10, seen=seen, few=0)
+    wanted = exact.search(features, queries, 10, seen=seen)
+    assert (found.rows >= 0).all()
+    assert (found.rows[::2] == wanted.rows[::2]).all() and (found.scores[::2] == wanted.scores[::2]).all()
+
+
+def _half_empty(named, scope, features, queries):
+    """Every second user has three candidates, the others the first thousand items."""
+    sizes = np.where(np.arange(len(named)) % 2, 1000, 3)
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    return Csr(indptr, np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]), features.n_items)
+
+
 def test_raised_items_are_candidates(space, index):
     features, queries, seen = space
     bias = features.bias.copy()
