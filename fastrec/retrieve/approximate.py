@@ -190,8 +190,8 @@ def search(
     short = np.flatnonzero((found.rows < 0).any(axis=1))
     if len(short) == 0:
         return found
-    lists = {name: x.take(short) for name, x in (("seen", seen), ("deny", deny)) if x is not None}
-    whole = exact.search(features, queries.take(short), k, bias=bias, **lists)
+    its_seen, its_deny = (None if x is None else x.take(short) for x in (seen, deny))
+    whole = exact.search(features, queries.take(short), k, bias=bias, seen=its_seen, deny=its_deny)
     found.rows[short], found.scores[short] = whole.rows, whole.scores
     return found
 
