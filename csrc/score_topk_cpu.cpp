@@ -76,7 +76,7 @@ void score_topk(const TopkArgs& a, const Kernel& level, Stop& stop) {
   const ScreenKind kind = screen_holds(a) ? a.screen_kind : ScreenKind::kNone;
   const int64_t most = a.s.history ? kSparseUsers : kUsers, wide = level.bf16.users;
   // Every part costs a user some candidates. Reading the items once for each thread costs less where they are few.
-  const double few = a.s.history ? 4.0 * kFewNumbers : kFewNumbers;
+  const double few = kFewNumbers;
   const bool by_users = B >= threads * wide && static_cast<double>(N) * static_cast<double>(a.s.D) < few;
   if (threads > 1 && !by_users && B <= std::max<int64_t>(kSharedUsers, threads * wide) &&
       panels >= (a.s.history ? 4 * kBlockPanels : 24) * threads) {

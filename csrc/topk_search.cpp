@@ -114,7 +114,7 @@ void Search::walk() {
   // A line more, so that the rows of the users do not compete for the same lines of the L1 cache.
   const int64_t stride = sparse ? (outer + 1) * kLanes : 0;
   pack_queries();
-  init_.resize(std::max(n * stride, outer * kLanes));
+  init_.grow(std::max(n * stride, outer * kLanes));
   if (sparse) {
     std::vector<int64_t> users;
     for (const User& user : users_) users.push_back(user.u);
@@ -191,8 +191,8 @@ void Search::pack_queries() {
 // The bias of a block into the first row of init_; -inf keeps the lanes beyond N from ever passing.
 void Search::fill_bias(int64_t p, int64_t end) {
   const int64_t first = p * kLanes, valid = std::min(end * kLanes, a_.s.N);
-  for (int64_t i = first; i < valid; ++i) init_[i - first] = a_.s.bias != nullptr ? a_.s.bias[i] : 0.0f;
-  std::fill(init_.begin() + (valid - first), init_.begin() + (end - p) * kLanes, -kInf);
+  for (int64_t i = first; i < valid; ++i) init_.data()[i - first] = a_.s.bias != nullptr ? a_.s.bias[i] : 0.0f;
+  std::fill(init_.data() + (valid - first), init_.data() + (end - p) * kLanes, -kInf);
 }
 
 // Drops the hits that the user may not have.

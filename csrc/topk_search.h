@@ -54,7 +54,8 @@ class Search {
   std::vector<uint32_t> words_, queries_;                    // [user][word], and as the tiles want them
   std::vector<float> item_weights_, query_weights_, steps_;  // [user], as in Tile
   std::vector<int32_t> offsets_;
-  std::vector<float> init_, scores_;
+  Scratch<float, Search> init_;
+  std::vector<float> scores_;
   std::vector<int32_t> rows_;
   std::vector<uint64_t> keys_;
 };

@@ -5,9 +5,27 @@ namespace fastrec {
 void SparseTerms::sort_all(int threads) {
   constexpr int64_t kUsersPerTask = 8;
   const int64_t n = static_cast<int64_t>(users_.size());
-  parallel_for((n + kUsersPerTask - 1) / kUsersPerTask, threads, [&](int64_t task) {
-    for (int64_t i = task * kUsersPerTask; i < std::min(n, (task + 1) * kUsersPerTask); ++i) sort(first_user_ + i);
-  });
+  const auto for_users = [&](void (SparseTerms::*body)(int64_t)) {
+    parallel_for((n + kUsersPerTask - 1) / kUsersPerTask, threads, [&](int64_t task) {
+      const int64_t end = std::min(n, (task + 1) * kUsersPerTask);
+      for (int64_t i = task * kUsersPerTask; i < end; ++i) (this->*body)(first_user_ + i);
+    });
+  };
+  for_users(&SparseTerms::count);
+  int64_t total = 0;
+  for (User& user : users_) {
+    user.first = total;
+    total += std::max<int64_t>(user.n_terms, 0);
+  }
+  terms_.grow(total);
+  for_users(&SparseTerms::sort);
+}
+
+void SparseTerms::count(int64_t u) {
+  const int64_t begin = s_.history.indptr[u], end = s_.history.indptr[u + 1];
+  int64_t n_terms = 0;
+  for (int64_t h = begin; h < end; ++h) n_terms += s_.similarity.size(s_.history.rows[h]);
+  users_[u - first_user_].n_terms = n_terms > kMostTerms || end - begin > kMostHistory ? -1 : n_terms;
 }
 
 // Rows lie anywhere in memory: their beginning is asked for early.
@@ -20,35 +38,34 @@ void SparseTerms::fetch(int64_t j) const {
   }
 }
 
-// A counting sort by block.
+// A counting sort by block, of a copy: copying waits for several rows at a time, counting would wait for each.
 void SparseTerms::sort(int64_t u) {
   constexpr int64_t kRowsAhead = 6;
-  User& user = users_[u - first_user_];
-  const int64_t* const indptr = s_.similarity.indptr;
+  if (!sorted(u)) return;
   const int64_t begin = s_.history.indptr[u], end = s_.history.indptr[u + 1];
-  int64_t n_terms = 0;
-  for (int64_t h = begin; h < end; ++h) n_terms += s_.similarity.size(s_.history.rows[h]);
-  if (n_terms > kMostTerms || end - begin > kMostHistory) return;
-  user.starts.assign(n_blocks() + 2, 0);
-  int64_t* const next = user.starts.data() + 1;  // one block late: the sort itself moves the starts into place
-  const int32_t* const columns = s_.similarity.rows;
+  const int64_t n = users_[u - first_user_].n_terms;
+  Scratch<Term, Copy> copy(n);
+  Scratch<uint32_t, Copy> blocks(n);
+  int64_t* const starts = starts_.data() + (u - first_user_) * (n_blocks() + 2);
+  std::fill_n(starts, n_blocks() + 2, 0);
+  int64_t* const next = starts + 1;  // one block late: the sort itself moves the starts into place
+  int64_t at = 0;
   for (int64_t h = begin; h < end; ++h) {
-    const int64_t last = indptr[s_.history.rows[h] + 1];
     fetch(s_.history.rows[std::min(h + kRowsAhead, end - 1)]);
-    for (int64_t e = indptr[s_.history.rows[h]]; e < last; ++e)
-      ++next[static_cast<uint32_t>(columns[e]) / kBlockItems + 1];
-  }
-  for (int64_t b = 1; b <= n_blocks(); ++b) next[b] += next[b - 1];
-  user.terms.reset(new Term[std::max<int64_t>(n_terms, 1)]);
-  Term* const terms = user.terms.get();
-  for (int64_t h = begin; h < end; ++h) {
-    const int64_t last = indptr[s_.history.rows[h] + 1];
-    for (int64_t e = indptr[s_.history.rows[h]]; e < last; ++e) {
+    const int64_t j = s_.history.rows[h], first = s_.similarity.indptr[j], size = s_.similarity.size(j);
+    const int32_t* const columns = s_.similarity.rows + first;
+    const float* const values = s_.similarity.values + first;
+    for (int64_t e = 0; e < size; ++e) {
       const uint32_t column = static_cast<uint32_t>(columns[e]);
-      terms[next[column / kBlockItems]++] = {s_.similarity.values[e], static_cast<uint16_t>(column % kBlockItems),
-                                             static_cast<uint16_t>(h - begin)};
+      copy.data()[at + e] = {values[e], static_cast<uint16_t>(column % kBlockItems), static_cast<uint16_t>(h - begin)};
+      blocks.data()[at + e] = column / kBlockItems;
     }
+    at += size;
   }
+  for (int64_t e = 0; e < n; ++e) ++next[blocks.data()[e] + 1];
+  for (int64_t b = 1; b <= n_blocks(); ++b) next[b] += next[b - 1];
+  Term* const terms = terms_.data() + users_[u - first_user_].first;
+  for (int64_t e = 0; e < n; ++e) terms[next[blocks.data()[e]]++] = copy.data()[e];
 }
 
 void SparseTerms::sums(int64_t u, const int32_t* rows, int64_t n, double* out) const {

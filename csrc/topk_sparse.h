@@ -6,17 +6,17 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "ops.h"
+#include "scratch.h"
 
 namespace fastrec {
 
 // The sorted terms of some users: made once, read by all threads.
 class SparseTerms {
  public:
-  static constexpr int64_t kBlockItems = 2048;  // 64 users * 2048 items * 4 bytes = 512 KB of starts
+  static constexpr int64_t kBlockItems = 1024;  // 64 users * 1024 items * 4 bytes = 256 KB of starts
   static constexpr int64_t kMostTerms = 1 << 15, kMostHistory = 1 << 16;
 
   // Of 8 bytes, so that those of a user stay in the L1 cache.
@@ -27,14 +27,14 @@ class SparseTerms {
   };
 
   SparseTerms(const Scoring& scoring, int64_t first_user, int64_t n_users)
-      : s_(scoring), first_user_(first_user), users_(n_users) {}
+      : s_(scoring), first_user_(first_user), users_(n_users), starts_(n_users * (n_blocks() + 2)) {}
 
   void sort_all(int threads);
 
   // Whether user u has sorted terms; otherwise there are too many.
-  bool sorted(int64_t u) const { return user(u).terms != nullptr; }
-  const Term* begin(int64_t u, int64_t block) const { return user(u).terms.get() + user(u).starts[block]; }
-  const Term* end(int64_t u, int64_t block) const { return user(u).terms.get() + user(u).starts[block + 1]; }
+  bool sorted(int64_t u) const { return users_[u - first_user_].n_terms >= 0; }
+  const Term* begin(int64_t u, int64_t block) const { return terms_of(u) + starts_of(u)[block]; }
+  const Term* end(int64_t u, int64_t block) const { return terms_of(u) + starts_of(u)[block + 1]; }
   int64_t n_blocks() const { return (s_.N + kBlockItems - 1) / kBlockItems; }
 
   // out[n]: the sums of the terms of rows that ascend, in order of j, for a sorted user.
@@ -42,17 +42,23 @@ class SparseTerms {
 
  private:
   struct User {
-    std::unique_ptr<Term[]> terms;
-    std::vector<int64_t> starts;  // [block + 1]
+    int64_t n_terms;  // -1 where they are not sorted
+    int64_t first;    // of terms_
   };
 
+  struct Copy;
+
+  void count(int64_t u);
   void sort(int64_t u);
   void fetch(int64_t j) const;
-  const User& user(int64_t u) const { return users_[u - first_user_]; }
+  const Term* terms_of(int64_t u) const { return terms_.data() + users_[u - first_user_].first; }
+  const int64_t* starts_of(int64_t u) const { return starts_.data() + (u - first_user_) * (n_blocks() + 2); }
 
   const Scoring& s_;
   const int64_t first_user_;
   std::vector<User> users_;
+  Scratch<int64_t, SparseTerms> starts_;  // [user][block + 1], and one more for the sort
+  Scratch<Term, SparseTerms> terms_;
 };
 
 // One thread's walk over them, block after block.
