@@ -279,8 +279,8 @@ def _refused(httpx: Any, error: Exception) -> bool:
 
 
 def _once(path: str, answer: Any) -> bool:
-    """Whether the events of this request may have been taken: the model died over them, and twice they count twice."""
-    return path == "events" and b"problem:interrupted" in answer.content
+    """Whether this request must not be sent again: the model died over it, and events may be there and count twice."""
+    return path in ("events", "admin/reload") and b"problem:interrupted" in answer.content
 
 
 def _unreachable(error: Exception) -> ServerError:

@@ -210,6 +210,7 @@ class Beside(Engine):
         self._next = Life(path, settings)
         self._facts = self._next.start()
         self._path, self._pause, self._ending = path, 0.0, False
+        self._loading = self._next.loading
         self._coming: asyncio.Task[None] | None = None
 
     @property
@@ -221,7 +222,7 @@ class Beside(Engine):
             raise self._absent()
 
     def _absent(self) -> Problem:
-        return busy("[serve] the model is being loaded; ask again", self._pause + self._next.loading)
+        return busy("[serve] the model is being loaded; ask again", self._pause + self._loading)
 
     def submit(self, batch: Sequence[Call], done: Done) -> None:
         if self._life is None:
@@ -250,8 +251,7 @@ class Beside(Engine):
 
     async def _again(self, dead: Life) -> None:
         """A new process with the newest model, however long it takes."""
-        loop, told = asyncio.get_running_loop(), ""
-        lived = dead.age
+        loop, lived = asyncio.get_running_loop(), dead.age
         code = await loop.run_in_executor(None, dead.wait)
         self._pause = 0.0 if lived >= _STEADY else self._longer()
         told = f"the model process {dead.pid} ended with {code} after {lived:.1f} s"
@@ -261,10 +261,11 @@ class Beside(Engine):
             self._next = Life(self._path, self._settings)
             try:
                 self._facts = await loop.run_in_executor(None, self._next.start)
+                await self.begin()
             except Exception as error:
                 told, self._pause = f"{self._path} could not be loaded again: {error}", self._longer()
                 continue
-            await self.begin()
+            self._loading = self._next.loading
             if self._life is None:  # gone already, and the next one is on its way
                 return
             log.warning("model %s is served again, by process %d", self._facts.version, self._next.pid)

@@ -68,7 +68,11 @@ class Core:
 
     def check_door(self) -> None:
         """Problem 503 where there is no model just now, or its queue is full."""
-        self.engine.check()
+        try:
+            self.engine.check()
+        except Problem:
+            self.metrics.rejected.labels("no_model").inc()
+            raise
         self.batcher.check_door()
 
     def enter(self) -> Place:

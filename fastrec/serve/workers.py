@@ -1,6 +1,7 @@
 """Several workers: they are started, watched and ended together, and follow each other's reloads and events."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 from fastrec.errors import ConfigError
 from fastrec.serve.core import Core
+from fastrec.serve.problems import Problem
 
 log = logging.getLogger("fastrec.serve")
 _SECONDS = 0.2
@@ -39,10 +41,29 @@ class Note:
         beside.write_text(self._known)
         beside.replace(self._path)
 
-    def changed(self) -> bool:
-        """Whether another worker has told something since the last look."""
+    def news(self) -> str | None:
+        """The folder that another worker has told since the last look; None for nothing new."""
         old, self._known = self._known, self._read()
-        return old != self._known
+        return None if old == self._known else self.folder
+
+    def forget(self) -> None:
+        """What was told is news once more."""
+        self._known = ""
+
+
+async def follow(core: Core, note: Note) -> None:
+    """Bring a worker to the model, and to the events, of the others; later, where its own model is away."""
+    with contextlib.suppress(Problem):
+        core.engine.check()
+        folder = note.news()
+        if folder is None:
+            if core.settings.store is not None:
+                await core.engine.do("catch_up")
+            return
+        try:
+            await core.follow(folder)
+        except Problem:
+            note.forget()
 
 
 async def watch(core: Core, note: Note, parent: int) -> None:
@@ -53,10 +74,7 @@ async def watch(core: Core, note: Note, parent: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             return
         try:
-            if note.changed() and note.folder is not None:
-                await core.follow(note.folder)
-            elif core.settings.store is not None:
-                await core.engine.do("catch_up")
+            await follow(core, note)
         except Exception as error:
             log.warning("a worker could not follow the others: %s", error)
 

@@ -1,6 +1,7 @@
 """A model in a process of its own: the same answers, and a front that outlives it."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -98,7 +99,16 @@ def test_both_ways_to_a_model_are_one(engine, saved):
         counts = await engine.do("write", "update", [{"user_id": "u1", "item_id": first, "timestamp": 2e7}])
         assert sum(counts.values()) >= 1
         assert (await engine.do("view", "history", "u1", 1))[1]["events"][0]["item_id"] == first
-        assert (await engine.do("view", "about"))[0] is True
+        fresh, about = await engine.do("view", "about")
+        assert fresh and about["model_version"] == facts.version and about["users"] == 60
+        described = (await engine.do("view", "describe", ["i1", "nothing"]))[1]
+        assert [one["title"] for one in described] == ["steel hammer tool number1", None]
+        assert len((await engine.do("view", "map"))[1]["points"]) == 42
+        one = Call("recommend", ["u3"], 5, {**PLAIN, "explain": True})
+        as_it_is, _ = (await engine.do("view", "recommend", one, {}))[1]
+        assert json.loads(as_it_is)["results"] == json.loads((await batch(engine, [one])).results[0][0])["results"]
+        popular, _ = (await engine.do("view", "recommend", one, {"item_item": 0.0}))[1]
+        assert json.loads(popular)["results"] != json.loads(as_it_is)["results"]
         with pytest.raises(UnknownIdError):
             await engine.do("view", "history", "no such user", 1)
         with pytest.raises(ArtifactError):
@@ -259,7 +269,8 @@ def test_a_killed_model_under_load(serve, saved, tmp_path):
                 one.result(60)
         assert wrong == [] and set(statuses) == {200, 503}
         assert http.get("/health/ready").json() == {"status": "ready", "model_version": version, "durable": True}
-        assert "fastrec_model_restarts_total 2.0" in http.get("/metrics").text
+        metrics = http.get("/metrics").text
+        assert "fastrec_model_restarts_total 2.0" in metrics and 'rejected_total{reason="no_model"}' in metrics
     assert server.log().count("ended with -9") == 2 and "Traceback" not in server.log()
     last = server.model_process()
     assert server.end() == 0 and gone(last)
@@ -325,5 +336,7 @@ def test_an_event_whose_fate_is_unknown_is_not_sent_again():
     with pytest.raises(ServerError, match="ended"):
         client.update({"user_id": "u1", "item_id": "i1"})
     with pytest.raises(ServerError, match="ended"):
+        client.reload("/models/too-large")
+    with pytest.raises(ServerError, match="ended"):
         client.erase_users("u1")
-    assert sent == ["/events"] + 3 * ["/users/u1"]
+    assert sent == ["/events", "/admin/reload"] + 3 * ["/users/u1"]
