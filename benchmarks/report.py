@@ -108,6 +108,7 @@ def of_live(found: Mapping[str, Any]) -> Iterator[Row]:
 def of_serve(found: Mapping[str, Any]) -> Iterator[Row]:
     names = {
         "unbatched": "FastRec, one request a call",
+        "one_process": "FastRec, HTTP and model in one process",
         "constant": "FastAPI, a constant",
         "implicit": "FastAPI, implicit",
     }

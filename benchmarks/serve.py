@@ -186,9 +186,13 @@ class Peer:
         measure(self.port, 30, 1)  # warm
 
     def memory_mb(self) -> float:
-        """Anonymous memory: the mapped model is not counted."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return round(int(re.search(r"RssAnon:\s+(\d+)", text)[1]) / 1024, 1)  # type: ignore[index]
+        """Anonymous memory of all its processes: the mapped model is not counted."""
+        pid, kb = self.process.pid, 0
+        started = " ".join(found.read_text() for found in Path(f"/proc/{pid}/task").glob("*/children")).split()
+        for one in (str(pid), *started):
+            text = Path(f"/proc/{one}/status").read_text()
+            kb += int(re.search(r"RssAnon:\s+(\d+)", text)[1])  # type: ignore[index]
+        return round(kb / 1024, 1)
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -239,6 +243,7 @@ def run_capacity(args: argparse.Namespace) -> dict[str, Any]:
     servers: list[tuple[str, tuple[str, ...], float]] = [
         ("unbatched", (str(args.model),), 25.0),
         ("fastrec", (str(args.model),), 150.0),
+        ("one_process", (str(args.model),), 150.0),
     ]
     if args.peers:
         servers += [("constant", (), 200.0), ("implicit", sizes, 1.0)]

@@ -106,6 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="beyond loopback only with FASTREC_API_KEY set")
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--workers", type=int, default=1, help="processes")
+    serve.add_argument(
+        "--model-process",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the model in a process of its own, which is started again when it dies",
+    )
     serve.add_argument("--store", help="event store: a path or redis://...; default MODEL.events")
     serve.add_argument("--rate", type=float, help="requests a second for each key")
     serve.add_argument("--target-ms", type=float, default=100, help="longest latency that a request is let in for")
@@ -238,7 +244,14 @@ def _serve(args: argparse.Namespace) -> None:
         tracing=args.tracing,
         store=args.store or f"{args.model.resolve()}.events",
     )
-    serve.run(args.model, host=args.host, port=args.port, workers=args.workers, settings=settings)
+    serve.run(
+        args.model,
+        host=args.host,
+        port=args.port,
+        workers=args.workers,
+        model_process=args.model_process,
+        settings=settings,
+    )
 
 
 def _bench(args: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from fastrec.results import Recommendations
 
 __all__ = ["AsyncClient", "Client", "ServerError"]
 
-#: Statuses after which the same request may be sent again: nothing was done.
+#: Statuses after which the same request may be sent again: nothing was done; see ``_once`` for what may have been.
 _AGAIN = {429, 503}
 
 
@@ -187,7 +187,7 @@ class Client(_Base):
                     raise _unreachable(error) from error
                 time.sleep(_pause(None, self._retries - left))
                 continue
-            if answer.status_code not in _AGAIN or not left:
+            if answer.status_code not in _AGAIN or not left or _once(path, answer):
                 break
             time.sleep(_pause(answer.headers.get("retry-after"), self._retries - left))
         return reader(_document(answer))
@@ -267,7 +267,7 @@ class AsyncClient(_Base):
                     raise _unreachable(error) from error
                 await asyncio.sleep(_pause(None, self._retries - left))
                 continue
-            if answer.status_code not in _AGAIN or not left:
+            if answer.status_code not in _AGAIN or not left or _once(path, answer):
                 break
             await asyncio.sleep(_pause(answer.headers.get("retry-after"), self._retries - left))
         return reader(_document(answer))
@@ -276,6 +276,11 @@ class AsyncClient(_Base):
 def _refused(httpx: Any, error: Exception) -> bool:
     """Whether the request cannot have reached the server; after anything else an event might count twice."""
     return isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
+
+
+def _once(path: str, answer: Any) -> bool:
+    """Whether this request must not be sent again: the model died over it, and events may be there and count twice."""
+    return path in ("events", "admin/reload") and b"problem:interrupted" in answer.content
 
 
 def _unreachable(error: Exception) -> ServerError:

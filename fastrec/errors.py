@@ -14,6 +14,7 @@ expected and, where there is one, the remedy.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "ArtifactError",
@@ -55,13 +56,16 @@ class UnknownIdError(FastRecError, KeyError):
     """Ids that the model has never met; ``ids`` lists them all, the message the first few."""
 
     def __init__(self, where: str, kind: str, ids: Sequence[object]) -> None:
-        self.ids = list(ids)
+        self.where, self.kind, self.ids = where, kind, list(ids)
         shown = ", ".join(repr(i) for i in self.ids[:5]) + (", ..." if len(self.ids) > 5 else "")
         self.message = f"[{where}] {len(self.ids)} unknown {kind} id(s): {shown}"
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it goes between processes; by default the message is the one argument
+        return type(self), (self.where, self.kind, self.ids), self.__dict__
 
 
 class ArtifactError(FastRecError, RuntimeError):
@@ -74,6 +78,9 @@ class BackendUnavailable(FastRecError, RuntimeError):
     def __init__(self, op: str, backend: str, reason: str, remedy: str) -> None:
         super().__init__(f"[{op}] backend {backend!r} is unavailable: {reason}. Remedy: {remedy}")
         self.op, self.backend, self.reason, self.remedy = op, backend, reason, remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.op, self.backend, self.reason, self.remedy), self.__dict__
 
 
 class KernelError(FastRecError, RuntimeError):

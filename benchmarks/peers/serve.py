@@ -1,6 +1,7 @@
 """A server of benchmarks/serve.py in a process of its own: serve.py PEER PORT [MODEL or sizes]
 
 fastrec MODEL | unbatched MODEL     this server, and the same with one request a call
+one_process MODEL                   this server with the model in the process that does the HTTP
 constant                            the bare framework: FastAPI that answers a constant
 implicit ITEMS DIMS                 FastAPI and implicit, as its examples have it: one model.recommend a request
 """
@@ -15,10 +16,10 @@ PEER, PORT, REST = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 def own() -> None:
     from fastrec import serve
 
-    settings = serve.ServeSettings(batching=PEER == "fastrec")
+    settings = serve.ServeSettings(batching=PEER != "unbatched")
     if PEER == "unbatched":
         settings = dataclasses.replace(settings, max_batch=1)
-    serve.run(REST[0], port=PORT, settings=settings)
+    serve.run(REST[0], port=PORT, settings=settings, model_process=PEER != "one_process")
 
 
 def run(app: Any) -> None:
@@ -67,7 +68,7 @@ def implicit_peer(n_items: int, dims: int) -> None:
 
 
 if __name__ == "__main__":
-    if PEER in ("fastrec", "unbatched"):
+    if PEER in ("fastrec", "unbatched", "one_process"):
         own()
     elif PEER == "constant":
         constant()

@@ -1,12 +1,18 @@
 """The HTTP server: ``app(recommender)`` is an ASGI app, ``run(model folder)`` serves it. Needs the extra "serve".
 
-settings.py   limits, keys          problems.py  errors as problem+json
-schemas.py    bodies                batcher.py   asks of one window go to the model together
-calls.py      asks -> answers       model.py     the model that is served, and its exchange
-guard.py      ids, keys, limits     metrics.py   Prometheus
-door.py       refusal before parsing
-routes.py     API.md as routes      inspector.py the page to look inside
-server.py     uvicorn, deadlines of connections, workers, SIGTERM
+settings.py    limits, keys               problems.py   errors as problem+json
+schemas.py     bodies                     batcher.py    asks of one window go to the model together
+guard.py       ids, keys, limits          metrics.py    Prometheus; tracing.py: spans
+door.py        refusal before parsing     connection.py deadlines and number of connections
+routes.py      API.md as routes           inspector.py  the routes of the page to look inside
+core.py        what routes share          application.py the app, put together
+server.py      uvicorn, SIGTERM           workers.py    several of them
+
+engine.py      the one way from the routes to the model, and the model in this process
+beside.py      the model in another process, which is started again when it dies; process.py: what runs there
+host.py        the model and what is asked of it, in the process that holds it
+model.py       a loaded model, its facts  calls.py      requests -> calls -> answers
+views.py       what the page shows
 """
 
 from typing import TYPE_CHECKING, Any

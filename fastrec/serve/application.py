@@ -11,16 +11,18 @@ import fastrec
 from fastrec.errors import FastRecError
 from fastrec.serve import inspector, problems, routes
 from fastrec.serve.core import Core
+from fastrec.serve.engine import Engine, Here
 from fastrec.serve.guard import Guard
 from fastrec.serve.model import Model
 from fastrec.serve.settings import ServeSettings
 
 
 def make(recommender: Any, settings: ServeSettings | None = None) -> FastAPI:
-    """See ``fastrec.serve.app``. recommender: a Recommender, or a Model for one with a version of its own."""
+    """See ``fastrec.serve.app``. recommender: a Recommender, or the way to a model."""
     settings = ServeSettings.from_env() if settings is None else settings
-    model = recommender if isinstance(recommender, Model) else Model.of(recommender)
-    core = Core(model, settings)
+    if not isinstance(recommender, Engine):
+        recommender = Here(Model.of(recommender), settings.store, settings.writes)
+    core = Core(recommender, settings)
     app = FastAPI(title="FastRec", version=fastrec.__version__, docs_url=None, redoc_url=None)
     app.state.core = core
     app.include_router(routes.router(core))

@@ -17,8 +17,7 @@ import asyncio
 import collections
 import contextvars
 import time
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +45,8 @@ _FORGET = 0.95
 
 @dataclass(eq=False, slots=True)
 class Ask:
-    """A request on its way to the model. key: requests of one key can be one call; users: how many it is about."""
+    """A request on its way to the model. users: how many it is about."""
 
-    key: Hashable
     users: int
     payload: Any
     arrived: float
@@ -89,6 +87,8 @@ class Cost:
         return max(1, int((seconds - self.fixed) / self.each)) if self.each > 0 else 2**30
 
 
+#: How a batch comes to the model.
+Submit = Callable[[list[Any], Callable[[Any], None]], None]
 #: The place of the request that the running task answers; it is given up when the request enters the queue.
 PLACE: "contextvars.ContextVar[Place | None]" = contextvars.ContextVar("fastrec-place", default=None)
 
@@ -112,17 +112,12 @@ class Place:
 class Batcher:
     """The queue before the model. All methods belong to one event loop.
 
-    work: in a thread of ``executor``, one result (or exception) for each Ask of a batch
+    submit: begins the call for the payloads of a batch; in the end, and not before it has returned, the loop calls what
+        it was given with one result or exception for each of them, or with one exception for all
     """
 
-    def __init__(
-        self,
-        work: Callable[[Sequence[Ask]], list[Any]],
-        settings: ServeSettings,
-        metrics: Metrics,
-        executor: Callable[[], Executor],
-    ) -> None:
-        self._work, self._settings, self._metrics, self._executor = work, settings, metrics, executor
+    def __init__(self, submit: Submit, settings: ServeSettings, metrics: Metrics) -> None:
+        self._submit, self._settings, self._metrics = submit, settings, metrics
         self._loop = asyncio.get_running_loop()
         self._waiting: collections.deque[Ask] = collections.deque()
         self._users = 0
@@ -173,8 +168,8 @@ class Batcher:
         self._took.clear()
         self._refused = 0
 
-    async def ask(self, key: Hashable, users: int, payload: Any) -> tuple[Any, float, float]:
-        """(result of ``work`` for this payload, seconds in the queue, seconds of the call).
+    async def ask(self, users: int, payload: Any) -> tuple[Any, float, float]:
+        """(result for this payload, seconds in the queue, seconds of the call).
 
         Problem 503 where the queue is full or the deadline passes.
         """
@@ -182,7 +177,7 @@ class Batcher:
         if place is None or not place.leave() or users > 1:
             self.check_door(users)
         now = time.perf_counter()
-        ask = Ask(key, users, payload, now, now + self._settings.timeout, self._loop.create_future())
+        ask = Ask(users, payload, now, now + self._settings.timeout, self._loop.create_future())
         self._waiting.append(ask)
         self._users += users
         self._metrics.queue.set(len(self._waiting))
@@ -242,14 +237,9 @@ class Batcher:
         self._metrics.batch.observe(users)
         self._running_since, self._running_users = now, users
         try:
-            running = self._executor().submit(self._work, batch)
-        except RuntimeError as error:  # the executor was shut down
-            return self._end(batch, users, now, error)
-        running.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._ended, batch, users, now, done))
-
-    def _ended(self, batch: list[Ask], users: int, began: float, done: "Future[list[Any]]") -> None:
-        error = done.exception()
-        self._end(batch, users, began, error if error is not None else done.result())
+            self._submit([ask.payload for ask in batch], lambda results: self._end(batch, users, now, results))
+        except RuntimeError as error:  # the threads were ended
+            self._end(batch, users, now, error)
 
     def _end(self, batch: list[Ask], users: int, began: float, results: Any) -> None:
         ended = time.perf_counter()

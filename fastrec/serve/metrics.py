@@ -49,6 +49,9 @@ class Metrics:
         )
         self.age = Gauge("fastrec_model_age_seconds", "since it was loaded", registry=r, multiprocess_mode="livemax")
         self.reloads = Counter("fastrec_reloads", "exchanges of the model", ("outcome",), registry=r)
+        self.restarts = Counter(
+            "fastrec_model_restarts", "model processes that took the place of a dead one", registry=r
+        )
         self._loaded_at = time.time()
         #: second -> [milliseconds of each request], for the plots of the inspector
         self.recent: deque[tuple[int, list[float], list[int]]] = deque(maxlen=_KEPT_SECONDS)

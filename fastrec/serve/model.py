@@ -1,35 +1,51 @@
-"""The model that is served: one reference, exchanged as a whole."""
+"""The model that is served, and what the routes know of it."""
 
 import itertools
 import json
-import logging
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fastrec
 from fastrec import inside
 from fastrec.errors import ArtifactError
-from fastrec.serve.metrics import Metrics
 
-log = logging.getLogger("fastrec.serve")
 _NUMBERS = itertools.count(1)
+#: The changes that there are routes for.
+WRITES = ("update", "add_items", "remove_items", "erase_users")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the routes know of a model, which may be in another process.
+
+    version: what its answers name
+    ints: whether the ids of users, and of items, are whole numbers: ids in paths come as text
+    durable: whether what POST /events takes outlives the process
+    writes: those of ``WRITES`` that this recommender has
+    """
+
+    version: str
+    loaded_at: float
+    path: str | None
+    ints: dict[str, bool]
+    durable: bool
+    writes: frozenset[str]
+
+    def id(self, kind: str, text: str) -> Any:
+        """The id that a path or a query names."""
+        if self.ints[kind] and text.lstrip("-").isdecimal() and len(text) < 20:
+            return int(text)
+        return text
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A recommender under the version that its answers name.
-
-    ints: whether the ids of users, and of items, are whole numbers: ids in paths come as text
-    """
+    """A recommender, with its facts."""
 
     recommender: Any
-    version: str
-    loaded_at: float
-    path: str | None = None
-    ints: dict[str, bool] = field(default_factory=dict)
+    facts: Facts
 
     @classmethod
     def of(cls, recommender: Any, path: str | None = None) -> "Model":
@@ -37,13 +53,8 @@ class Model:
         ints = {}
         for kind, ids in (("user", recommender.user_ids), ("item", recommender.item_ids)):
             ints[kind] = bool(ids) and isinstance(ids[0], int)
-        return cls(recommender, version, time.time(), path, ints)
-
-    def id(self, kind: str, text: str) -> Any:
-        """The id that a path or a query names."""
-        if self.ints[kind] and text.lstrip("-").isdecimal() and len(text) < 20:
-            return int(text)
-        return text
+        writes = frozenset(name for name in WRITES if hasattr(recommender, name))
+        return cls(recommender, Facts(version, time.time(), path, ints, inside.is_durable(recommender), writes))
 
 
 def artifact_version(path: str) -> str:
@@ -60,34 +71,6 @@ def load(path: str, store: str | None = None) -> Model:
     recommender = fastrec.load(path, store=store)
     recommender.recommend(["\0nobody"], 1)
     model = Model.of(recommender, path)
-    if model.version != version:
+    if model.facts.version != version:
         raise ArtifactError(f"[serve] {path} was replaced while it was read; reload again")
     return model
-
-
-class Holder:
-    """The place of the model that is served. A batch takes ``current`` once and is answered by that one alone."""
-
-    def __init__(self, model: Model, metrics: Metrics, store: str | None) -> None:
-        self.current, self._metrics, self._store = model, metrics, store
-        self._reloading = threading.Lock()
-        metrics.model_is(model.version, model.loaded_at)
-
-    def reload(self, path: str) -> Model:
-        """Load beside, check, swap; a model that cannot be loaded changes nothing. Blocks: for a thread."""
-        with self._reloading:
-            try:
-                model = load(path, self._store)
-            except BaseException:
-                self._metrics.reloads.labels("failed").inc()
-                raise
-            self.swap(model)
-            # What the store took between the end of loading and the swap.
-            inside.catch_up(model.recommender)
-            return model
-
-    def swap(self, model: Model) -> None:
-        old, self.current = self.current, model
-        self._metrics.model_is(model.version, model.loaded_at)
-        self._metrics.reloads.labels("done").inc()
-        log.info("model %s serves in place of %s", model.version, old.version)

@@ -1,16 +1,13 @@
 """The routes of API.md."""
 
-import asyncio
 import platform
 import time
 from typing import Annotated, Any
 
-import pyarrow as pa
 from fastapi import APIRouter, Header, Path
 from fastapi.responses import Response
 
 import fastrec
-from fastrec.errors import DataError
 from fastrec.serve import calls, schemas
 from fastrec.serve.core import Core
 from fastrec.serve.problems import MEDIA_TYPE, Problem, busy
@@ -45,7 +42,7 @@ def router(core: Core) -> APIRouter:
     @api.post("/recommend", **results)
     async def recommend(body: schemas.Recommend, accept: Accept = "*/*") -> Response:
         """The best items for users, for a history, or for a sentence."""
-        call = calls.recommend(body, core.holder.current, _arrow(accept))
+        call = calls.recommend(body, core.facts, _arrow(accept))
         return await core.answer(call)
 
     @api.post("/similar", **results)
@@ -61,40 +58,34 @@ def router(core: Core) -> APIRouter:
     @api.post("/events", status_code=202)
     async def events(body: schemas.Events) -> dict[str, int]:
         """One event or a list; with an event store they are on disk before the answer ("durable" of /health/ready)."""
-        update = core.method("update")
+        core.needs("update")
         listed = body if isinstance(body, list) else [body]
         if listed:
-            table = _columns([e.model_dump(exclude_none=True) for e in listed])
-            await core.write(lambda: update(table))
+            await core.write("update", [e.model_dump(exclude_none=True) for e in listed])
         return {"accepted": len(listed)}
 
     @api.post("/items")
     async def items(body: schemas.Items) -> dict[str, int]:
         """New items; recommendable at once."""
-        add = core.method("add_items")
+        core.needs("add_items")
         listed = [item.model_dump() for item in (body if isinstance(body, list) else [body])]
         _without_files(listed)
-        return _counts(await core.write(lambda: add(_columns(listed)))) if listed else {}
+        return await core.write("add_items", listed) if listed else {}
 
     @api.delete("/items/{id:path}")
     async def remove(id: PathId) -> dict[str, int]:
         """The item is never recommended again."""
-        forget = core.method("remove_items")
-        one = core.holder.current.id("item", id)
-        return _counts(await core.write(lambda: forget([one])))
+        return await core.write("remove_items", [core.facts.id("item", id)])
 
     @api.delete("/users/{id:path}")
     async def erase(id: PathId) -> dict[str, int]:
         """Everything that is known of the user is gone, from disk too."""
-        forget = core.method("erase_users")
-        one = core.holder.current.id("user", id)
-        return _counts(await core.write(lambda: forget([one])))
+        return await core.write("erase_users", [core.facts.id("user", id)])
 
     @api.post("/admin/reload")
     async def reload(body: schemas.Reload) -> dict[str, str]:
         """Load beside, check, swap; requests go on meanwhile."""
-        model = await asyncio.get_running_loop().run_in_executor(core.writers, core.reload, body.path)
-        return {"model_version": model.version}
+        return {"model_version": (await core.reload(body.path)).version}
 
     _about(api, core)
     return api
@@ -107,11 +98,14 @@ def _about(api: APIRouter, core: Core) -> None:
 
     @api.get("/health/ready")
     async def ready() -> dict[str, Any]:
-        """503 while the server ends or its queue is full. durable: whether events outlive the process."""
+        """503 while the server ends, its queue is full or no model is there.
+
+        durable: whether events outlive the process
+        """
         if core.state.draining:
             raise busy("[serve] the server is shutting down")
         core.check_door()
-        return {"status": "ready", "model_version": core.holder.current.version, "durable": core.durable}
+        return {"status": "ready", "model_version": core.facts.version, "durable": core.facts.durable}
 
     @api.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -120,7 +114,7 @@ def _about(api: APIRouter, core: Core) -> None:
 
     @api.get("/version")
     async def version() -> dict[str, Any]:
-        model = core.holder.current
+        model = core.facts
         return {
             "fastrec": fastrec.__version__,
             "model_version": model.version,
@@ -132,28 +126,6 @@ def _about(api: APIRouter, core: Core) -> None:
 
 def _arrow(accept: str) -> bool:
     return calls.ARROW in accept
-
-
-def _counts(given: Any) -> dict[str, int]:
-    return {str(name): int(count) for name, count in given.items()}
-
-
-def _columns(rows: list[dict[str, Any]]) -> Any:
-    """Rows as an Arrow table; DataError where a column mixes kinds."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {}
-    for name in names:
-        values = [row.get(name) for row in rows]
-        try:
-            columns[name] = pa.array(values)
-        except (pa.ArrowException, OverflowError, UnicodeError, TypeError) as error:
-            raise DataError(f"[serve] {name}: the values are not of one kind: {error}", column=name) from error
-        if pa.types.is_null(columns[name].type):
-            del columns[name]
-    try:
-        return pa.table(columns)
-    except (pa.ArrowException, UnicodeError) as error:
-        raise DataError(f"[serve] the columns make no table: {error}") from error
 
 
 def _without_files(items: list[dict[str, Any]]) -> None:

@@ -1,8 +1,7 @@
-"""uvicorn, with what it lacks for the open: a deadline for whole requests, a limit of connections, a gentle end."""
+"""A saved model behind uvicorn, which gets a gentle end: the process with the HTTP in it, and who may reach it."""
 
 import asyncio
 import functools
-import gc
 import ipaddress
 import logging
 import os
@@ -12,110 +11,46 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fastrec import inside
 from fastrec.errors import ConfigError
 from fastrec.serve import model as models
+from fastrec.serve import process
 from fastrec.serve.application import make
+from fastrec.serve.beside import Beside
+from fastrec.serve.connection import Connection
+from fastrec.serve.core import Core
 from fastrec.serve.door import Door
+from fastrec.serve.engine import Engine, Here
 from fastrec.serve.settings import ServeSettings
+from fastrec.serve.workers import Note, supervise, watch
 
-log = logging.getLogger("fastrec.serve")
 #: Seconds in which a server that takes no more connections still answers on those that it has.
 DRAIN = 0.5
-
-
-class Connection(HttpToolsProtocol):
-    """A connection must have its whole request in time, and there may only be so many.
-
-    uvicorn's own timeout runs between requests alone: who connects and says nothing, or a byte now and then, would
-    stay for ever.
-    """
-
-    receive_timeout = 15.0
-    most = 10_000
-    door: Door | None = None
-    _open = 0
-    _deadline: asyncio.TimerHandle | None = None
-    _unread: asyncio.TimerHandle | None = None
-    #: Whether the parser has a part of a request.
-    _begun = False
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        Connection._open += 1
-        super().connection_made(transport)
-        if Connection._open > Connection.most:
-            transport.abort()
-            return
-        self._arm()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        Connection._open -= 1
-        self._disarm()
-        if self._unread is not None:
-            self._unread.cancel()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        cycle = self.cycle
-        if self.door is not None and not self._begun and (cycle is None or cycle.response_complete):
-            answer = self.door.refuse(data)
-            if answer is not None:
-                self.transport.write(answer)
-                self._disarm()
-                return
-        super().data_received(data)
-
-    def on_message_begin(self) -> None:
-        self._begun = True
-        super().on_message_begin()
-        if self._deadline is None:
-            self._arm()
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._begun = False
-        self._disarm()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._unread = self.loop.call_later(self.receive_timeout, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
-
-    def _arm(self) -> None:
-        self._deadline = self.loop.call_later(self.receive_timeout, self._too_slow)
-
-    def _disarm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _too_slow(self) -> None:
-        self._deadline = None
-        if not self.transport.is_closing():
-            self.transport.abort()
 
 
 class Server(uvicorn.Server):
     """The end: no new connection, "Connection: close" on every answer for a moment, then only what still runs.
 
     uvicorn closes at once, and with it the connections that the kernel took and nobody has looked at yet, and those
-    kept alive on which a request is just under way.
+    kept alive on which a request is just under way. The model ends after the last answer.
+
+    watch: what the loop does beside
     """
+
+    def __init__(self, config: uvicorn.Config, core: Core, watch: Callable[[], Awaitable[None]] | None) -> None:
+        super().__init__(config)
+        self._core, self._watch = core, watch
+        self._watching: asyncio.Future[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._core.engine.begin()
+        if self._watch is not None:
+            self._watching = asyncio.ensure_future(self._watch())
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
@@ -128,13 +63,14 @@ class Server(uvicorn.Server):
             server.close()
         for listening in sockets or []:
             listening.close()
-        core = _core(self.config.loaded_app)
-        if core is not None:
-            core.state.draining = True
+        self._core.state.draining = True
         ends = loop.time() + DRAIN
         while self.server_state.connections and loop.time() < ends and not self.force_exit:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+        if self._watching is not None:
+            self._watching.cancel()
+        await self._core.engine.close()
 
 
 def _waiting_connections(listening: socket.socket) -> Iterator[socket.socket]:
@@ -148,28 +84,21 @@ def _waiting_connections(listening: socket.socket) -> Iterator[socket.socket]:
         yield connection
 
 
-def _core(app: Any) -> Any:
-    """The core of our app, below whatever uvicorn has put around it."""
-    while app is not None:
-        state = getattr(app, "state", None)
-        if state is not None and hasattr(state, "core"):
-            return state.core
-        app = getattr(app, "app", None)
-    return None
-
-
 def serve(
     model: str | os.PathLike[str],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
     workers: int = 1,
+    model_process: bool = True,
     settings: ServeSettings | None = None,
     most_connections: int | None = None,
 ) -> None:
     """Serve a saved model until SIGTERM or SIGINT.
 
-    workers: processes, each with the mapped arrays of the model in common; a reload reaches all of them
+    workers: processes, each with a model; its mapped arrays they have in common, and a reload reaches all of them
+    model_process: the model of each is in a process of its own, so that HTTP and model do not wait for each other's
+        Python, and the death of the model is a time of 503s and not that of the server; False: in the same process
     most_connections: default what the limit of open files allows
     Raises ConfigError for a host beyond loopback without keys, ArtifactError for a damaged model.
     """
@@ -185,14 +114,14 @@ def serve(
     listening = _listen(host, port)
     shared = tempfile.mkdtemp(prefix="fastrec-serve-") if workers > 1 else None
     try:
-        worker = functools.partial(_work, path, settings, listening, shared, most)
+        worker = functools.partial(_work, path, settings, listening, shared, most, model_process)
         if shared is None:
             worker(ready=True)
         else:
             models.artifact_version(path)  # a wrong folder is told once, not by every worker
             os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", shared)
             _announce(listening, models.artifact_version(path))
-            _supervise(functools.partial(worker, parent=os.getpid()), workers)
+            supervise(functools.partial(worker, parent=os.getpid(), levels=process.log_levels()), workers)
     finally:
         listening.close()
         if shared is not None:
@@ -205,13 +134,42 @@ def _work(
     listening: socket.socket,
     shared: str | None,
     most: int,
+    model_process: bool,
     ready: bool = False,
     parent: int = 0,
+    levels: dict[str, int] | None = None,
 ) -> None:
     """One worker: load, listen, serve."""
-    app = make(models.load(path, settings.store), settings)
+    process.log_as(levels or {})
+    note = None if shared is None else Note(shared)
+    if note is not None and note.folder is not None:  # a worker that was started again after a reload
+        path = note.folder
+    engine: Engine
+    if model_process:
+        engine = Beside(path, settings)
+    else:
+        engine = Here(models.load(path, settings.store), settings.store, settings.writes)
+    try:
+        core, config = _configured(engine, settings, most)
+        following = None
+        if note is not None:
+            core.on_reload = note.tell
+            following = functools.partial(watch, core, note, parent)
+        if ready:
+            _announce(listening, core.facts.version)
+        # uvicorn raises the signal that ended it once more, for whoever had it before.
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sig, lambda *_: None)
+        Server(config, core, following).run(sockets=[listening])
+    finally:
+        engine.end()
+
+
+def _configured(engine: Engine, settings: ServeSettings, most: int) -> tuple[Core, uvicorn.Config]:
+    app = make(engine, settings)
+    core: Core = app.state.core
     Connection.most = most
-    Connection.door = Door(app.state.core)
+    Connection.door = Door(core)
     Connection.receive_timeout = settings.body_timeout + 5
     config = uvicorn.Config(
         app,
@@ -228,107 +186,16 @@ def _work(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=30,
     )
-    # The thread of the model runs Python between its native parts; the loop should not wait 5 ms for it.
-    sys.setswitchinterval(0.0005)
-    # What the model is made of stays: the collector need not walk it again and again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    process.settle()
     config.load()
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    server = Server(config)
-    core = app.state.core
-    if shared is not None:
-        _follow(core, Path(shared) / "model", settings, parent)
-    if ready:
-        _announce(listening, core.holder.current.version)
-    # uvicorn raises the signal that ended it once more, for whoever had it before.
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sig, lambda *_: None)
-    server.run(sockets=[listening])
-    core.close()
+    return core, config
 
 
 def _announce(listening: socket.socket, version: str) -> None:
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     print(f"fastrec: model {version} on http://{shown}:{port}", file=sys.stderr, flush=True)
-
-
-def _follow(core: Any, note: Path, settings: ServeSettings, parent: int) -> None:
-    """Keep a worker at the model, and at the events, of the others: the note names the folder of the last reload."""
-
-    def read() -> str:
-        return note.read_text() if note.exists() else ""
-
-    def tell(path: str) -> None:
-        beside = note.with_suffix(f".{os.getpid()}")
-        # This worker has it already; the others see a text that they do not know.
-        known[0] = f"{time.time_ns()}\n{path}"
-        beside.write_text(known[0])
-        beside.replace(note)
-
-    def follow() -> None:
-        told = read()
-        if told != known[0]:
-            known[0] = told
-            core.holder.reload(told.partition("\n")[2])
-        elif settings.store is not None:
-            inside.catch_up(core.holder.current.recommender)
-
-    def watch() -> None:
-        while True:
-            time.sleep(0.2)
-            if os.getppid() != parent:  # killed: nobody would end this worker any more
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            try:
-                follow()
-            except Exception as error:
-                log.warning("a worker could not follow the others: %s", error)
-
-    known = [""]
-    follow()  # a worker that was started again after a reload
-    core.on_reload = tell
-    threading.Thread(target=watch, name="fastrec-follow", daemon=True).start()
-
-
-def _supervise(worker: Any, workers: int) -> None:
-    """Start the workers, start dead ones again, hand signals on, wait for all."""
-    import multiprocessing
-
-    context = multiprocessing.get_context("spawn")
-    running: list[Any] = []
-    ending = threading.Event()
-
-    def start() -> Any:
-        process = context.Process(target=worker)
-        process.start()
-        return process
-
-    def end(sig: int, frame: FrameType | None) -> None:
-        ending.set()
-
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sig, end)
-    running = [start() for _ in range(workers)]
-    young = 0
-    while not ending.wait(0.2):
-        for i, process in enumerate(running):
-            if not process.is_alive():
-                log.warning("worker %d ended with %s; starting another", process.pid, process.exitcode)
-                young += 1
-                if young > 5 * workers:
-                    log.error("workers keep ending; giving up")
-                    ending.set()
-                    break
-                running[i] = start()
-    for process in running:
-        process.terminate()
-    for process in running:
-        process.join()
-    if young > 5 * workers:
-        raise ConfigError("[serve] the workers keep ending; see the log above")
 
 
 def _check_host(host: str, settings: ServeSettings) -> None:

@@ -1,6 +1,7 @@
 """A model on disk, and real servers for it."""
 
 import asyncio
+import glob
 import os
 import re
 import shutil
@@ -57,15 +58,22 @@ class Server:
         with open(f"/proc/self/fd/{self.stderr.fileno()}") as file:
             return file.read()
 
-    def children(self):
-        """Process ids of the workers."""
+    def children(self, named="spawn_main", of=None):
+        """Process ids of the workers, or of what else has this in its command line and was started by this process."""
         found = []
-        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
-            for pid in file.read().split():
+        parent = self.process.pid if of is None else of
+        for children in glob.glob(f"/proc/{parent}/task/*/children"):  # each thread has its own
+            with open(children) as file:
+                started = file.read().split()
+            for pid in started:
                 with open(f"/proc/{pid}/cmdline") as command:
-                    if "spawn_main" in command.read():
+                    if named in command.read():
                         found.append(int(pid))
         return found
+
+    def model_process(self, of=None):
+        """Process id of the model of this server, or of this worker; None where there is none just now."""
+        return next(iter(self.children("serve.process", of)), None)
 
     def memory(self):
         """Resident bytes."""

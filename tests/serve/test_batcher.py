@@ -4,15 +4,17 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ClassVar
 
 import pytest
 
 from fastrec.serve import ServeSettings
 from fastrec.serve.batcher import PLACE, Batcher, Cost, Place
-from fastrec.serve.calls import Call, Worker
+from fastrec.serve.calls import Call, answer
+from fastrec.serve.engine import in_thread
 from fastrec.serve.metrics import Metrics
-from fastrec.serve.model import Holder, Model
+from fastrec.serve.model import Model
 from fastrec.serve.problems import Problem
 
 
@@ -22,7 +24,7 @@ def run(scenario):
     async def inside():
         with ThreadPoolExecutor(1) as pool:
             await asyncio.wait_for(
-                scenario(lambda work, **s: Batcher(work, ServeSettings(**s), Metrics(), lambda: pool)), 30
+                scenario(lambda work, **s: Batcher(partial(in_thread, pool, work), ServeSettings(**s), Metrics())), 30
             )
 
     asyncio.run(inside())
@@ -34,11 +36,11 @@ def test_what_gathers_while_the_model_works_goes_together():
     def work(asks):
         sizes.append(len(asks))
         go.wait(10)
-        return [a.payload * 2 for a in asks]
+        return [a * 2 for a in asks]
 
     async def scenario(make):
         batcher = make(work, target=10.0)
-        asked = [asyncio.ensure_future(batcher.ask("key", 1, i)) for i in range(20)]
+        asked = [asyncio.ensure_future(batcher.ask(1, i)) for i in range(20)]
         await asyncio.sleep(0.05)
         go.set()
         assert [result for result, _, _ in await asyncio.gather(*asked)] == [2 * i for i in range(20)]
@@ -56,7 +58,7 @@ def test_who_was_let_in_counts_until_he_stands_in_the_queue():
 
     async def scenario(make):
         batcher = make(work, max_batch=4)
-        first = asyncio.ensure_future(batcher.ask("key", 1, 0))
+        first = asyncio.ensure_future(batcher.ask(1, 0))
         await asyncio.sleep(0.02)
         batcher.cost.fixed = 1.0  # a second call would come too late
         places = []
@@ -69,7 +71,7 @@ def test_who_was_let_in_counts_until_he_stands_in_the_queue():
 
         async def asks(place):
             PLACE.set(place)
-            return await batcher.ask("key", 1, 1)
+            return await batcher.ask(1, 1)
 
         taken = [asyncio.ensure_future(asks(place)) for place in places[:3]]
         await asyncio.sleep(0.02)
@@ -90,7 +92,7 @@ def test_in_a_crowd_the_door_opens_late_in_a_call():
 
     async def scenario(make):
         batcher = make(work, max_batch=20, target=0.1)
-        running = asyncio.ensure_future(batcher.ask("key", 1, 0))
+        running = asyncio.ensure_future(batcher.ask(1, 0))
         await asyncio.sleep(0.02)
 
         def may_enter(since):
@@ -123,7 +125,7 @@ def test_in_a_crowd_the_door_opens_late_in_a_call():
         go.set()
         await running
         for _ in range(40):  # calls that could have had more
-            await batcher.ask("key", 1, 0)
+            await batcher.ask(1, 0)
         assert batcher.tight == 1
 
     run(scenario)
@@ -138,7 +140,7 @@ def test_no_batching_is_one_at_a_time():
 
     async def scenario(make):
         batcher = make(work, batching=False, target=10.0)
-        await asyncio.gather(*[batcher.ask("key", 1, i) for i in range(5)])
+        await asyncio.gather(*[batcher.ask(1, i) for i in range(5)])
         assert sizes == [1] * 5
 
     run(scenario)
@@ -153,14 +155,14 @@ def test_a_full_queue_refuses_with_the_seconds_to_wait():
 
     async def scenario(make):
         batcher = make(work, max_queue=3, target=10.0)
-        asked = [asyncio.ensure_future(batcher.ask("key", 1, i)) for i in range(4)]
+        asked = [asyncio.ensure_future(batcher.ask(1, i)) for i in range(4)]
         await asyncio.sleep(0.02)
         with pytest.raises(Problem) as refused:
-            await batcher.ask("key", 1, 4)
+            await batcher.ask(1, 4)
         assert refused.value.status_code == 503 and int(refused.value.headers["Retry-After"]) >= 1
         go.set()
         await asyncio.gather(*asked)
-        await batcher.ask("key", 1, 5)  # and takes again
+        await batcher.ask(1, 5)  # and takes again
 
     run(scenario)
 
@@ -173,8 +175,8 @@ def test_the_door_closes_where_the_answer_would_come_too_late():
     async def scenario(make):
         batcher = make(work, target=0.1, max_batch=1)
         for i in range(5):
-            await batcher.ask("key", 1, i)
-        asked = [asyncio.ensure_future(batcher.ask("key", 1, i)) for i in range(50)]
+            await batcher.ask(1, i)
+        asked = [asyncio.ensure_future(batcher.ask(1, i)) for i in range(50)]
         done = await asyncio.gather(*asked, return_exceptions=True)
         refused = sum(isinstance(d, Problem) for d in done)
         assert 25 <= refused <= 49  # about three of fifty fit into the target
@@ -189,7 +191,7 @@ def test_the_deadline():
 
     async def scenario(make):
         batcher = make(work, timeout=0.05, target=10.0)
-        first, late = (asyncio.ensure_future(batcher.ask("key", 1, i)) for i in range(2))
+        first, late = (asyncio.ensure_future(batcher.ask(1, i)) for i in range(2))
         await first
         with pytest.raises(Problem, match="deadline"):
             await late
@@ -201,13 +203,13 @@ def test_a_request_whose_client_has_gone_is_not_computed():
     seen, go = [], threading.Event()
 
     def work(asks):
-        seen.extend(a.payload for a in asks)
+        seen.extend(asks)
         go.wait(10)
         return [None] * len(asks)
 
     async def scenario(make):
         batcher = make(work, target=10.0)
-        asked = [asyncio.ensure_future(batcher.ask("key", 1, i)) for i in range(3)]
+        asked = [asyncio.ensure_future(batcher.ask(1, i)) for i in range(3)]
         await asyncio.sleep(0.02)
         asked[1].cancel()
         await asyncio.sleep(0)
@@ -221,15 +223,15 @@ def test_a_request_whose_client_has_gone_is_not_computed():
 
 def test_a_failed_call_fails_its_requests_and_the_next_one_runs():
     def work(asks):
-        if asks[0].payload == 0:
+        if asks[0] == 0:
             raise MemoryError("no room")
-        return [a.payload for a in asks]
+        return list(asks)
 
     async def scenario(make):
         batcher = make(work)
         with pytest.raises(MemoryError):
-            await batcher.ask("key", 1, 0)
-        assert (await batcher.ask("key", 1, 7))[0] == 7
+            await batcher.ask(1, 0)
+        assert (await batcher.ask(1, 7))[0] == 7
 
     run(scenario)
 
@@ -247,21 +249,17 @@ def test_the_cost_of_a_call_is_learned():
 
 
 @pytest.fixture(scope="module")
-def worker(rec):
-    metrics = Metrics()
-    return Worker(Holder(Model.of(rec), metrics, None), metrics)
-
-
-class Ask:
-    def __init__(self, call):
-        self.payload, self.key = call, call.key
+def answers(rec):
+    """calls -> what each of them gave, as one batch."""
+    model = Model.of(rec)
+    return lambda calls: answer(model, calls).results
 
 
 PLAIN = {"filter_seen": True, "allow": None, "deny": None, "where": None, "boost": None, "diversity": 0.0}
 PLAIN |= {"at": None, "explain": False, "on_unknown": "fallback"}
 
 
-def test_batched_answers_are_those_of_calls_alone(worker, rec):
+def test_batched_answers_are_those_of_calls_alone(answers):
     kinds = [
         Call("recommend", ["u1"], 3, PLAIN),
         Call("recommend", ["u2", "nobody"], 12, PLAIN),
@@ -282,21 +280,21 @@ def test_batched_answers_are_those_of_calls_alone(worker, rec):
         Call("rank", ["u1"], 4, {}, candidates=["i9", "i8", "i7", "i6"]),
         Call("recommend", ["u8"], 3, PLAIN, arrow=True),
     ]
-    alone = [worker([Ask(call)])[0] for call in kinds]
+    alone = [answers([call])[0] for call in kinds]
     for order in (kinds, kinds[::-1]):
-        together = worker([Ask(call) for call in order])
+        together = answers(order)
         assert together == [alone[kinds.index(call)] for call in order]
     assert all(isinstance(a, tuple) for a in alone)
 
 
-def test_an_error_is_told_to_its_own_request_only(worker):
+def test_an_error_is_told_to_its_own_request_only(answers):
     calls = [
         Call("similar_items", ["i1"], 3, {"by": None, "where": None}),
         Call("similar_items", ["nothing"], 3, {"by": None, "where": None}),
         Call("recommend", ["u1"], 3, {**PLAIN, "where": {"no column": 1}}),
         Call("recommend", ["u1"], 3, PLAIN),
     ]
-    got = worker([Ask(call) for call in calls])
+    got = answers(calls)
     assert [type(g).__name__ for g in got] == ["tuple", "UnknownIdError", "ConfigError", "tuple"]
 
 
@@ -309,7 +307,6 @@ def test_calls_of_one_window_are_one_call_of_the_recommender(rec):
             self.asked.append((list(users), k))
             return rec.recommend(users, k, **keywords)
 
-    metrics = Metrics()
-    worker = Worker(Holder(Model.of(Counting()), metrics, None), metrics)
-    worker([Ask(Call("recommend", [f"u{i}"], 3 + i, PLAIN)) for i in range(5)])
+    found = answer(Model.of(Counting()), [Call("recommend", [f"u{i}"], 3 + i, PLAIN) for i in range(5)])
+    assert (len(found.results), found.groups) == (5, 1)
     assert Counting.asked == [(["u0", "u1", "u2", "u3", "u4"], 10)]

@@ -9,9 +9,9 @@ import pytest
 import uvicorn
 
 from fastrec.serve import ServeSettings, app
+from fastrec.serve.connection import Connection
 from fastrec.serve.door import Door
 from fastrec.serve.problems import busy
-from fastrec.serve.server import Connection
 
 BODY = b'{"users":["u1"],"k":3}'
 HEAD = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 22\r\n\r\n"
