@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastrec import batch, config
+from fastrec import batch
 from fastrec.answer import Rules
 from fastrec.distributed.pool import Pool, check_workers
 from fastrec.inside import settings_of, state_of
@@ -52,13 +52,12 @@ def recommend_all(
     """
     check_workers(batch.CALL, workers)
     model, path = os.path.abspath(model), Path(os.path.abspath(batch.checked_path(folder)))
-    asked = Rules(batch.CALL, k, **rules)
-    per_part = config.check_k(batch.CALL, users_per_part)
+    asked = batch.rules(k, **rules)
     # The actors load the model while this process looks what there is to do.
-    with batch.disk(path), Pool(batch.CALL, workers, _Worker, model, str(path), asked, at, per_part) as pool:
+    with batch.disk(path), Pool(batch.CALL, workers, _Worker, model, str(path), asked, at, users_per_part) as pool:
         rec = load(model)
         state, settings = state_of(rec, batch.CALL), settings_of(rec)
-        job = batch.Job.of(state, asked, settings.backend, at, per_part)
+        job = batch.Job.of(state, asked, settings.backend, at, users_per_part)
         wanted = batch.manifest(job, fingerprint(state, settings))
         with batch.claimed(path, wanted) as missing:
             bar = Progress(batch.CALL, len(job.users), progress, unit="user", logger="fastrec")
