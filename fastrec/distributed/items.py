@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from fastrec import arguments, config, ops, retrieve
+from fastrec import arguments, config, fuse, ops, reranking, retrieve
 from fastrec.cold import queries as queries_of
-from fastrec.distributed.pool import Pool, check_workers
+from fastrec.distributed.pool import Pool
 from fastrec.errors import ConfigError
 from fastrec.inside import settings_of, state_of
 from fastrec.recommender import load
@@ -56,7 +56,7 @@ class _Shard:
     """Holds some of the items of a saved model; the rest of the folder is mapped, and not in its memory."""
 
     def __init__(self, model: str) -> None:
-        rec = load(model)
+        rec = load(model, rerank=False)
         self._whole: Features | None = state_of(rec, _CALL).features
         self._backend = settings_of(rec).backend
         self._features: Features | None = None
@@ -82,7 +82,7 @@ class ShardedCatalogue:
     """
 
     def __init__(self, model: str | os.PathLike[str], *, shards: int = 2) -> None:
-        check_workers(_CALL, shards)
+        config.check_k(_CALL, shards, name="shards")
         rec = load(model)
         self._state = state_of(rec, _CALL)
         if self._state.fresh is not None or self._state.removed is not None:
@@ -114,9 +114,20 @@ class ShardedCatalogue:
         k = config.check_k(_CALL, k)
         ids, single = arguments.id_list(_CALL, "users", users)
         rows = arguments.known_rows(_CALL, "user", ids, self._state.users)
-        histories, seen = self._state.histories.take(rows)
-        asked = queries_of(self._state.features, histories)
-        found = self.search(asked, k, seen=seen if filter_seen else None)
+        histories, had = self._state.histories.take(rows)
+        seen = had if filter_seen else None
+        asked, rerank = queries_of(self._state.features, histories), self._state.rerank
+        pool = max(k, rerank.candidates if rerank else 0)
+        found = self.search(asked, pool, seen=seen)
+        silent = np.flatnonzero(asked.silent)
+        if len(silent) and not self._state.features.bias_scales:  # popularity alone, as in ``Asked.search``
+            space = self._state.fallback
+            some = None if seen is None else seen.take(silent)
+            known = retrieve.search(space, fuse.queries(space, histories.take(silent)), pool, seen=some)
+            found.rows[silent], found.scores[silent] = known.rows, known.scores
+        if rerank is not None and rerank.candidates:
+            found = reranking.apply(rerank, self._state.catalog, histories, found)[0]
+        found = Candidates(found.rows[:, :k], found.scores[:, :k])
         items = self._state.items.ids(found.rows.ravel()).reshape(found.rows.shape)
         return Recommendations.of(arguments.objects(ids), items, found.scores, None, single)
 

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastrec import batch
+from fastrec import batch, config
 from fastrec.answer import Rules
-from fastrec.distributed.pool import Pool, check_workers
+from fastrec.distributed.pool import Pool
 from fastrec.inside import settings_of, state_of
 from fastrec.persist import fingerprint
 from fastrec.progress import Progress
@@ -50,7 +50,7 @@ def recommend_all(
     The files are the same bytes as those of ``Recommender.recommend_all``, and each of the two goes on with what the
     other began. Raises as that does, and BackendUnavailable without Ray.
     """
-    check_workers(batch.CALL, workers)
+    config.check_k(batch.CALL, workers, name="workers")
     model, path = os.path.abspath(model), Path(os.path.abspath(batch.checked_path(folder)))
     asked = batch.rules(k, **rules)
     # The actors load the model while this process looks what there is to do.
