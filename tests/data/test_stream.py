@@ -113,6 +113,32 @@ def test_files_of_related_types(tmp_path, monkeypatch, bits):
     assert parts.report.duplicates_dropped >= 7 and parts.report.rows_read == 67
 
 
+def test_types_of_the_whole_are_those_of_every_part(tmp_path, monkeypatch, bits):
+    folder = tmp_path / "events"
+    folder.mkdir()
+    frame = table(4, 60, ints=True, dirt=False)
+    large = frame.with_columns(pl.col("user_id") + 20_000_000, text=pl.lit(1))
+    large.with_columns(pl.col("user_id").cast(pl.Float32)).write_parquet(folder / "a.parquet")
+    large.write_parquet(folder / "b.parquet")
+    large.with_columns(pl.col("text").cast(pl.Float64)).write_parquet(folder / "c.parquet")
+    parts = data.clean(folder)
+    assert bits
+    monkeypatch.undo()
+    same(parts, data.clean(folder))
+    assert parts.report.duplicates_dropped > 60
+
+
+def test_files_that_do_not_fit_together_are_refused_alike(tmp_path, bits):
+    folder = tmp_path / "events"
+    folder.mkdir()
+    frame = table(4, 60, dirt=False).with_columns(pl.from_epoch("timestamp"))
+    frame.write_parquet(folder / "a.parquet")
+    frame.with_columns(pl.col("timestamp").dt.replace_time_zone("UTC")).write_parquet(folder / "b.parquet")
+    with pytest.raises(DataError, match="do not fit together"):
+        data.clean(folder)
+    assert not bits
+
+
 def test_a_model_of_parts_is_the_model_of_the_table(tmp_path, monkeypatch, bits):
     frame = table(5, 1501, dirt=True)
     folder = write(tmp_path / "events", frame, [500, 777])
