@@ -41,6 +41,8 @@ CALL = "recommend_all"
 MANIFEST, SUCCESS = b"fastrec.recommend_all", "_SUCCESS"
 #: Users of a part: what a kill loses of a model of a million items is a few minutes.
 USERS_PER_PART = 32768
+#: More would have names of other lengths, which stand in another order.
+_MOST_PARTS = 100_000
 #: Places of a block, which becomes a row group: bounds the memory of writing and of reading.
 _PLACES = 1 << 20
 #: Blocks that wait for the writer, at most.
@@ -75,6 +77,11 @@ class Job:
             users = np.delete(users, sorted(gone))
         when = None if at is None else arguments.seconds(CALL, at)
         ids = (pa.array(v.series.to_arrow(compat_level=pl.CompatLevel.oldest())) for v in (state.users, state.items))
+        if -(-len(users) // per_part) > _MOST_PARTS:
+            raise ConfigError(
+                f"[{CALL}] users_per_part={per_part} for {len(users):,} users are over {_MOST_PARTS:,} files; expected "
+                f"at least {-(-len(users) // _MOST_PARTS)}"
+            )
         most = dataclasses.replace(rules, k=min(int(rules.k), len(state.items)))  # places beyond would be empty
         return cls(Asked.of(state, most, backend, state.rerank), users, when, per_part, *ids)
 
@@ -159,7 +166,7 @@ def run(
             with progress:
                 for number in missing:
                     write_file(job, path / part_name(number), job.part(number), wanted, progress.add)
-            finish(path)
+            finish(path, wanted)
     return {"users": len(job.users), "parts": job.n_parts, "written": len(missing)}
 
 
@@ -277,10 +284,15 @@ def claimed(folder: Path, wanted: dict[str, Any]) -> Iterator[list[int]]:
         os.close(handle)
 
 
-def finish(folder: Path) -> None:
-    """Say that all parts are there, and clear what processes that were killed on the way have left."""
+def finish(folder: Path, wanted: dict[str, Any]) -> None:
+    """Say that all parts are there, and clear what processes that were killed on the way have left.
+
+    Raises ConfigError where a part is of another call: an actor outlives the process that sent it by some seconds.
+    """
     for left in folder.glob(f"{_HIDDEN}*"):
         left.unlink()
+    for number in range(wanted["parts"]):
+        _compare(folder / part_name(number), wanted)
     if not (folder / SUCCESS).exists():
         (folder / SUCCESS).touch()
         _sync(folder)

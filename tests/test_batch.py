@@ -1,6 +1,7 @@
 """Recommendations for all users in files: the same as in memory, bounded, and whole after any kill."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -254,6 +255,28 @@ def test_success_does_not_stand_while_a_part_is_missing(rec, tmp_path, monkeypat
     with pytest.raises(ZeroDivisionError):
         rec.recommend_all(out, 3, users_per_part=20)
     assert sorted(p.name for p in out.iterdir()) == ["part-00000.parquet", "part-00002.parquet"]
+
+
+def test_a_part_of_another_call_that_came_in_the_meantime_is_noticed(rec, tmp_path, monkeypatch):
+    """As an actor may leave one behind whose first process was killed."""
+    out, write = tmp_path / "out", batch.write_file
+    rec.recommend_all(tmp_path / "other", 6, users_per_part=20)
+
+    def late(job, path, *arguments):
+        write(job, path, *arguments)
+        shutil.copy(tmp_path / "other" / "part-00000.parquet", out)
+
+    monkeypatch.setattr(batch, "write_file", late)
+    with pytest.raises(ConfigError, match="begun with k=6, this call has 5"):
+        rec.recommend_all(out, 5, users_per_part=20)
+    assert not (out / "_SUCCESS").exists()
+
+
+def test_names_of_parts_stand_in_the_order_of_the_users(rec, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "_MOST_PARTS", 10)
+    with pytest.raises(ConfigError, match="users_per_part=5 for 60 users are over 10 files; expected at least 6"):
+        rec.recommend_all(tmp_path / "out", 3, users_per_part=5)
+    assert rec.recommend_all(tmp_path / "out", 3, users_per_part=6)["parts"] == 10
 
 
 def test_k_beyond_the_items_takes_no_more_memory(rec, tmp_path):

@@ -64,5 +64,5 @@ def recommend_all(
             bar.skip(len(job.users) - sum(len(job.part(number)) for number in missing))
             with bar:
                 pool.map("write", [(n, wanted) for n in missing], lambda i: bar.add(len(job.part(missing[i]))))
-            batch.finish(path)
+            batch.finish(path, wanted)
     return {"users": len(job.users), "parts": job.n_parts, "written": len(missing)}
