@@ -173,6 +173,15 @@ def test_an_error_names_the_row_of_the_whole(tmp_path, monkeypatch, bits, column
         data.clean(folder)
 
 
+def test_where_nothing_is_left_it_says_so(tmp_path, monkeypatch, bits):
+    frame = pl.DataFrame({"user_id": range(30), "item_id": range(30), "timestamp": [-1.0] * 30})
+    folder = write(tmp_path / "events", frame, [9])
+    for _ in range(2):
+        with pytest.raises(DataError, match="30 have no 'timestamp'"):
+            data.clean(folder, half_life=3.0)
+        monkeypatch.undo()
+
+
 def test_a_part_whose_times_are_late_does_not_speak_for_the_whole(tmp_path, monkeypatch, bits):
     frame = pl.DataFrame({"user_id": range(40), "item_id": range(40), "timestamp": [5.0] * 30 + [1.7e12] * 10})
     folder = write(tmp_path / "events", frame, [])
