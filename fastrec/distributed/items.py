@@ -18,14 +18,15 @@ from fastrec.errors import ConfigError
 from fastrec.inside import settings_of, state_of
 from fastrec.recommender import load
 from fastrec.results import Recommendations
-from fastrec.types import F32, I64, Candidates, Csr, Features, Queries
+from fastrec.retrieve import parts
+from fastrec.types import Candidates, Csr, Features, Queries
 
 _CALL = "ShardedCatalogue"
 
 
 def shard(features: Features, first: int, last: int) -> Features:
     """The space of the items from ``first`` to before ``last`` alone, for searching."""
-    similarity = None if features.similarity is None else columns(features.similarity, first, last)
+    similarity = None if features.similarity is None else parts.columns(features.similarity, first, last)
     return dataclasses.replace(
         features,
         items=ops.pack_items(features.items.rows[first:last], dtype=features.items.screen.dtype),
@@ -33,23 +34,6 @@ def shard(features: Features, first: int, last: int) -> Features:
         bias=np.array(features.bias[first:last]),
         index=None,
     )
-
-
-def columns(lists: Csr, first: int, last: int) -> Csr:
-    """The columns from ``first`` to before ``last``, numbered from 0."""
-    inside = (lists.indices >= first) & (lists.indices < last)
-    indptr = np.concatenate([[0], np.cumsum(inside)])[lists.indptr].astype(np.int64)
-    values = None if lists.values is None else lists.values[inside]
-    return Csr(indptr, lists.indices[inside] - np.int32(first), last - first, values)
-
-
-def merged(parts: list[tuple[F32, I64]], k: int) -> Candidates:
-    """The best k of each user over the shards: (scores [B, k], rows of the whole catalogue [B, k]) of each."""
-    scores = np.concatenate([scores for scores, _ in parts], axis=1)
-    rows = np.concatenate([rows for _, rows in parts], axis=1)
-    # Stable: shards stand in the order of their rows, and so do equals within one.
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return Candidates(np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1))
 
 
 class _Shard:
@@ -62,8 +46,8 @@ class _Shard:
         self._features: Features | None = None
         self._first = self._last = 0
 
-    def search(self, task: tuple[int, int, Queries, int, dict[str, Any]]) -> tuple[F32, I64]:
-        """(scores, rows of the whole catalogue) of the best k among the items of the shard."""
+    def search(self, task: tuple[int, int, Queries, int, dict[str, Any]]) -> Candidates:
+        """The best k among the items of the shard, in rows of the whole catalogue."""
         first, last, asked, k, lists = task
         if self._features is None or (first, last) != (self._first, self._last):
             # With the first task, also after a new start, as only the tasks come again then.
@@ -71,7 +55,7 @@ class _Shard:
             self._features, self._first, self._last = shard(self._whole, first, last), first, last
             self._whole = None
         found = retrieve.search(self._features, asked, min(k, last - first), backend=self._backend, **lists)
-        return found.scores, np.where(found.rows >= 0, found.rows + first, -1)
+        return parts.shifted(found, first)
 
 
 class ShardedCatalogue:
@@ -97,10 +81,16 @@ class ShardedCatalogue:
     def search(self, asked: Queries, k: int, **lists: Csr | None) -> Candidates:
         """As ``fastrec.retrieve.search``; lists: seen, allow, deny."""
         tasks = [
-            (first, last, asked, k, {name: None if x is None else columns(x, first, last) for name, x in lists.items()})
+            (
+                first,
+                last,
+                asked,
+                k,
+                {name: None if x is None else parts.columns(x, first, last) for name, x in lists.items()},
+            )
             for first, last in self._spans
         ]
-        found = merged(self._pool.each("search", tasks), k)
+        found = parts.best(self._pool.each("search", tasks), k)
         missing = k - found.rows.shape[1]
         if missing <= 0:
             return found
