@@ -1,5 +1,6 @@
 """Large parquet files, read bit by bit and sorted by blocks of users: the same as all at once, to the last bit."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -216,3 +217,19 @@ def test_a_column_on_disk_is_the_column_in_memory():
         column.append(np.arange(0))
         column.append(np.arange(5, 9, dtype=np.int8))
         assert len(column) == 7 and column.array().tolist() == [0, 1, 2, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("n", [10, 100_000])
+def test_a_full_disk_is_noticed(n):
+    column = spill.Column(np.int32, True)
+    column._file.close()
+    column._file = open("/dev/full", "wb")  # noqa: SIM115
+
+    def filled():
+        column.append(np.arange(n))
+        return column.array()
+
+    with pytest.raises(OSError, match=r"No space left on device: .* set TMPDIR"):
+        filled()
+    with contextlib.suppress(OSError):  # what could not be written is tried once more
+        column._file.close()
