@@ -204,6 +204,17 @@ def test_an_index_below_the_recall_is_refused():
         approximate.build(features, queries, recall=0.99)
 
 
+def test_vectors_of_unequal_lengths_are_no_reason_to_refuse():
+    rng = np.random.default_rng(0)
+    n, dims = 20_000, 16
+    centres = rng.standard_normal((60, dims))
+    vectors = (clustered(rng, n, dims, centres) * rng.lognormal(0, 0.6, (n, 1))).astype(np.float32)
+    features = fuse.fuse([DenseSource("d", vectors, None)], {"d": 1.0}, n)
+    queries = Queries(clustered(rng, 50, dims, centres), None)
+    index = approximate.build(features, queries)
+    assert index.recall >= 0.95 and index.probes < index.index.nlist / 6
+
+
 @pytest.mark.parametrize("n", [1, 2, 39, 400])
 def test_small_catalogues(n):
     rng = np.random.default_rng(n)
