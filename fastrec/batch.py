@@ -11,6 +11,7 @@ Arrow) however often the work was cut off, and whoever did it.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -40,6 +41,8 @@ CALL = "recommend_all"
 MANIFEST, SUCCESS = b"fastrec.recommend_all", "_SUCCESS"
 #: Users of a part: what a kill loses of a model of a million items is a few minutes.
 USERS_PER_PART = 32768
+#: More would have names of other lengths, which stand in another order.
+_MOST_PARTS = 100_000
 #: Places of a block, which becomes a row group: bounds the memory of writing and of reading.
 _PLACES = 1 << 20
 #: Blocks that wait for the writer, at most.
@@ -67,13 +70,20 @@ class Job:
     @classmethod
     def of(cls, state: State, rules: Rules, backend: str, at: Any, users_per_part: int) -> "Job":
         """Raises ConfigError and DataError for arguments that do not fit the model."""
+        per_part = config.check_k(CALL, users_per_part, name="users_per_part")
         gone: frozenset[int] = getattr(state.users, "gone", frozenset())
         users = np.arange(len(state.users), dtype=np.int64)
         if gone:
             users = np.delete(users, sorted(gone))
         when = None if at is None else arguments.seconds(CALL, at)
         ids = (pa.array(v.series.to_arrow(compat_level=pl.CompatLevel.oldest())) for v in (state.users, state.items))
-        return cls(Asked.of(state, rules, backend, state.rerank), users, when, users_per_part, *ids)
+        if -(-len(users) // per_part) > _MOST_PARTS:
+            raise ConfigError(
+                f"[{CALL}] users_per_part={per_part} for {len(users):,} users are over {_MOST_PARTS:,} files; expected "
+                f"at least {-(-len(users) // _MOST_PARTS)}"
+            )
+        most = dataclasses.replace(rules, k=min(int(rules.k), len(state.items)))  # places beyond would be empty
+        return cls(Asked.of(state, most, backend, state.rerank), users, when, per_part, *ids)
 
     @property
     def n_parts(self) -> int:
@@ -117,13 +127,32 @@ class Job:
         return pa.table([*columns, pa.array(found.scores[there]), pa.array(rank)], schema=self.schema)
 
 
+def rules(
+    k: int,
+    *,
+    filter_seen: bool = True,
+    allow: Any = None,
+    deny: Any = None,
+    where: Any = None,
+    boost: Any = None,
+    diversity: float = 0.0,
+) -> Rules:
+    """The keywords of a call, with ids as Python lists, whatever they came in: they are read once for every block."""
+
+    def listed(name: str, ids: Any) -> Any:
+        if isinstance(ids, Mapping):
+            return {user: arguments.id_list(CALL, f"{name}[{user!r}]", one)[0] for user, one in ids.items()}
+        return None if ids is None else arguments.id_list(CALL, name, ids)[0]
+
+    return Rules(CALL, k, filter_seen, listed("allow", allow), listed("deny", deny), where, boost, diversity)
+
+
 def run(
-    state: State, settings: Settings, out: Any, rules: Rules, *, at: Any = None, users_per_part: int, show: bool
+    state: State, settings: Settings, out: Any, asked: Rules, *, at: Any = None, users_per_part: int, show: bool
 ) -> dict[str, int]:
     """The work behind ``Recommender.recommend_all``: counts of users, parts, and the parts that this call wrote."""
     path = checked_path(out)
-    per_part = config.check_k(CALL, users_per_part)
-    job = Job.of(state, rules, settings.backend, at, per_part)
+    job = Job.of(state, asked, settings.backend, at, users_per_part)
     alone = path.suffix.lower() == ".parquet" and not path.is_dir()
     progress = Progress(CALL, len(job.users), show, unit="user", logger="fastrec")
     with disk(path):
@@ -137,7 +166,7 @@ def run(
             with progress:
                 for number in missing:
                     write_file(job, path / part_name(number), job.part(number), wanted, progress.add)
-            finish(path)
+            finish(path, wanted)
     return {"users": len(job.users), "parts": job.n_parts, "written": len(missing)}
 
 
@@ -191,6 +220,8 @@ def manifest(job: Job, model: str) -> dict[str, Any]:
     names = ("k", "filter_seen", "allow", "deny", "where", "boost", "diversity")
     given: dict[str, Any] = {name: _plain(getattr(rules, name)) for name in names}
     given |= {"at": job.at, "users_per_part": job.users_per_part, "backend": job.asked.backend}
+    if job.asked.mask is not None:  # an expression of Arrow shows only some of the values that it holds
+        given["passing"] = hashlib.sha256(np.packbits(job.asked.mask).tobytes()).hexdigest()[:32]
     return {"format": _FORMAT, "model": model, "arguments": given, "users": len(job.users), "parts": job.n_parts}
 
 
@@ -203,7 +234,7 @@ def _plain(value: Any) -> Any:
 
     def listed(x: Any) -> Any:
         if isinstance(x, Mapping):
-            return sorted(([repr(key), listed(v)] for key, v in x.items()), key=lambda pair: str(pair[0]))
+            return sorted(([listed(key), listed(v)] for key, v in x.items()), key=lambda pair: str(pair[0]))
         if isinstance(x, (list, set, frozenset)):
             return sorted(str(listed(v)) for v in x)
         if isinstance(x, tuple):
@@ -244,15 +275,24 @@ def claimed(folder: Path, wanted: dict[str, Any]) -> Iterator[list[int]]:
         for name in there:
             if name.startswith(_HIDDEN):
                 (folder / name).unlink()
-        yield [number for name, number in parts.items() if name not in there]
+        missing = [number for name, number in parts.items() if name not in there]
+        if missing and SUCCESS in there:
+            (folder / SUCCESS).unlink()
+            _sync(folder)
+        yield missing
     finally:
         os.close(handle)
 
 
-def finish(folder: Path) -> None:
-    """Say that all parts are there, and clear what processes that were killed on the way have left."""
+def finish(folder: Path, wanted: dict[str, Any]) -> None:
+    """Say that all parts are there, and clear what processes that were killed on the way have left.
+
+    Raises ConfigError where a part is of another call: an actor outlives the process that sent it by some seconds.
+    """
     for left in folder.glob(f"{_HIDDEN}*"):
         left.unlink()
+    for number in range(wanted["parts"]):
+        _compare(folder / part_name(number), wanted)
     if not (folder / SUCCESS).exists():
         (folder / SUCCESS).touch()
         _sync(folder)

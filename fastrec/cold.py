@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from fastrec import fuse, ops, retrieve, score
 from fastrec.fresh import Fresh
 from fastrec.profiles import profiles
+from fastrec.retrieve import parts
 from fastrec.types import (
     F32,
     F64,
@@ -200,7 +201,10 @@ def search(
     n = features.items.n_items
     bias = features.bias if bias is None else bias
     lists = {"seen": seen, "allow": allow, "deny": deny}
-    halves = {name: (None, None) if x is None else _split(x, n) for name, x in lists.items()}
+    halves = {
+        name: (None, None) if x is None else (parts.columns(x, 0, n), parts.columns(x, n, max(x.n_cols, n)))
+        for name, x in lists.items()
+    }
     spaces = (
         (dataclasses.replace(features, bias=np.ascontiguousarray(bias[:n])), asked),
         _beside(features, asked, bias[n:]),
@@ -211,20 +215,7 @@ def search(
         )
         for i, (space, q) in enumerate(spaces)
     )
-    scores = np.concatenate([old.scores, new.scores], axis=1)
-    rows = np.concatenate([old.rows, np.where(new.rows >= 0, new.rows + n, -1)], axis=1)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return Candidates(np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1))
-
-
-def _split(lists: Csr, n: int) -> tuple[Csr, Csr]:
-    """The columns before n, and those from n on."""
-    low = lists.indices < n
-    before = np.concatenate([[0], np.cumsum(low)])[lists.indptr].astype(np.int64)
-    return (
-        Csr(before, lists.indices[low], n),
-        Csr(lists.indptr - before, (lists.indices[~low] - n).astype(np.int32), max(lists.n_cols - n, 0)),
-    )
+    return parts.best([old, parts.shifted(new, n)], k)
 
 
 def scores(features: Features, asked: Queries, items: I64) -> F32:

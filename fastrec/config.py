@@ -87,12 +87,12 @@ def cache_dir(asked: str | os.PathLike[str] | None = None) -> Path:
     return Path(os.environ.get("FASTREC_CACHE") or Path(home) / "fastrec")
 
 
-def check_k(where: str, k: object, largest: int | None = None) -> int:
+def check_k(where: str, k: object, largest: int | None = None, name: str = "k") -> int:
     """k as int; ConfigError unless it is a whole number of at least 1 (and at most ``largest``)."""
     import numpy as np
 
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ConfigError(f"[{where}] k={k!r}, expected a whole number of at least 1")
+        raise ConfigError(f"[{where}] {name}={k!r}, expected a whole number of at least 1")
     if largest is not None and k > largest:
-        raise ConfigError(f"[{where}] k={k}, expected at most {largest}")
+        raise ConfigError(f"[{where}] {name}={k}, expected at most {largest}")
     return int(k)

@@ -1,11 +1,9 @@
 """What a Recommender does after fitting: it keeps up with events and items, forgets, is saved, and writes files."""
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
-from fastrec import arguments, batch
-from fastrec.answer import Rules
+from fastrec import batch
 from fastrec.errors import NotFittedError
 from fastrec.live import Live
 from fastrec.persist import write_state
@@ -93,14 +91,12 @@ class Keeping:
         and rank (from 1). Raises ConfigError where the folder was begun with another model or other arguments, holds
         other things or is being written by another process, ArtifactError where the disk refuses.
         """
-        allow, deny = (
-            lists if lists is None or isinstance(lists, Mapping) else arguments.id_list("recommend_all", name, lists)[0]
-            for name, lists in (("allow", allow), ("deny", deny))
+        asked = batch.rules(
+            k, filter_seen=filter_seen, allow=allow, deny=deny, where=where, boost=boost, diversity=diversity
         )
-        rules = Rules("recommend_all", k, filter_seen, allow, deny, where, boost, diversity)
-        state = self._fitted("recommend_all")
+        state = self._fitted(batch.CALL)
         return batch.run(
-            state, self._settings, folder, rules, at=at, users_per_part=users_per_part, show=self._progress
+            state, self._settings, folder, asked, at=at, users_per_part=users_per_part, show=self._progress
         )
 
     def _fitted(self, call: str) -> State:

@@ -1,12 +1,15 @@
 """Recommendations for all users in files: the same as in memory, bounded, and whole after any kill."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from helpers import until
@@ -210,3 +213,74 @@ def test_progress_is_log_lines_where_there_is_no_terminal(rec, tmp_path, caplog,
     with caplog.at_level("INFO", "fastrec"):
         rec.recommend_all(tmp_path / "out", 3, users_per_part=30)
     assert "[recommend_all] 60 of 60 users" in caplog.text and "|" not in capfd.readouterr().err
+
+
+def long_lists(kind):
+    """Two that differ in the middle alone, which no ``repr`` shows."""
+    first = np.arange(2000)
+    second = np.where((first > 500) & (first < 1500), first + 2000, first)
+    if kind == "expression":
+        return [{"where": pc.field("price").isin(ids.astype(float).tolist())} for ids in (first, second)]
+    make = {"numpy": np.asarray, "polars": pl.Series, "arrow": pa.array, "list": list}[kind]
+    return [{"allow": {user: make(ids) for user in range(9)}} for ids in (first, second)]
+
+
+@pytest.mark.parametrize("kind", ["numpy", "polars", "arrow", "list", "expression"])
+def test_long_arguments_are_told_apart_and_known_again(large, tmp_path, kind):
+    one, other = long_lists(kind)
+    out = tmp_path / "out"
+    large.recommend_all(out, 5, users_per_part=5, **one)
+    (out / "part-00001.parquet").unlink()
+    with pytest.raises(ConfigError, match="was begun with"):
+        large.recommend_all(out, 5, users_per_part=5, **other)
+    assert large.recommend_all(out, 5, users_per_part=5, **long_lists(kind)[0])["written"] == 1
+    if kind != "expression":
+        assert large.recommend_all(out, 5, users_per_part=5, **long_lists("list")[0])["written"] == 0
+
+
+@pytest.fixture(scope="module")
+def large():
+    """A model of nine users and 4000 items."""
+    rng = np.random.default_rng(1)
+    events = {"user_id": np.arange(8000) % 9, "item_id": rng.permutation(8000) % 4000}
+    items = {"item_id": range(4000), "price": np.arange(4000.0)}
+    return fastrec.Recommender(encoder=None, models=["popularity"], progress=False).fit(events, items)
+
+
+def test_success_does_not_stand_while_a_part_is_missing(rec, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    rec.recommend_all(out, 3, users_per_part=20)
+    (out / "part-00001.parquet").unlink()
+    monkeypatch.setattr(batch.Job, "blocks", lambda self, rows: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        rec.recommend_all(out, 3, users_per_part=20)
+    assert sorted(p.name for p in out.iterdir()) == ["part-00000.parquet", "part-00002.parquet"]
+
+
+def test_a_part_of_another_call_that_came_in_the_meantime_is_noticed(rec, tmp_path, monkeypatch):
+    """As an actor may leave one behind whose first process was killed."""
+    out, write = tmp_path / "out", batch.write_file
+    rec.recommend_all(tmp_path / "other", 6, users_per_part=20)
+
+    def late(job, path, *arguments):
+        write(job, path, *arguments)
+        shutil.copy(tmp_path / "other" / "part-00000.parquet", out)
+
+    monkeypatch.setattr(batch, "write_file", late)
+    with pytest.raises(ConfigError, match="begun with k=6, this call has 5"):
+        rec.recommend_all(out, 5, users_per_part=20)
+    assert not (out / "_SUCCESS").exists()
+
+
+def test_names_of_parts_stand_in_the_order_of_the_users(rec, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "_MOST_PARTS", 10)
+    with pytest.raises(ConfigError, match="users_per_part=5 for 60 users are over 10 files; expected at least 6"):
+        rec.recommend_all(tmp_path / "out", 3, users_per_part=5)
+    assert rec.recommend_all(tmp_path / "out", 3, users_per_part=6)["parts"] == 10
+
+
+def test_k_beyond_the_items_takes_no_more_memory(rec, tmp_path):
+    rec.recommend_all(tmp_path / "out", 10**12)
+    assert pl.read_parquet(tmp_path / "out").equals(rec.recommend(rec.user_ids, 42).to_polars())
+    with pytest.raises(ConfigError, match="users_per_part=0, expected"):
+        rec.recommend_all(tmp_path / "out", 3, users_per_part=0)

@@ -87,8 +87,6 @@ def clean(
     notes: list[str] = []
     events = _packed(interactions, c, strict, where, counts)
     timed = events.time is not None
-    if half_life is not None and not timed:
-        raise ConfigError(f"[{where}] half_life={half_life} needs the column {c.timestamp!r}")
     if len(events) == 0:
         lack, bad = counts["missing_ids_dropped"], counts["bad_timestamps_dropped"]
         raise DataError(
@@ -96,6 +94,8 @@ def clean(
             f"{c.item_id!r}, {bad:,} have no {c.timestamp!r} between the years 1970 and 2100",
             column=c.user_id if lack else c.timestamp,
         )
+    if half_life is not None and not timed:
+        raise ConfigError(f"[{where}] half_life={half_life} needs the column {c.timestamp!r}")
     user_vocab, item_vocab = events.users, events.items
     unknown = sorted({kind for kind in events.kinds if kind is not None} - set(weights))
     if unknown:

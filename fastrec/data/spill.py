@@ -4,8 +4,10 @@ The files lie where ``tempfile`` puts them (TMPDIR) and are gone with the proces
 a map of the file, of which the kernel keeps in memory what is used and what there is room for.
 """
 
+import contextlib
 import mmap
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,20 @@ _WIDE = 1 << 24
 def spilled(n: int) -> bool:
     """Whether columns of n events go to disk."""
     return n > _WIDE
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """What a full disk says, with what helps."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.gettempdir()
+        raise OSError(
+            error.errno,
+            f"[fit] {error.strerror or error}: the columns of a large table lie in {folder}; make space there, or set "
+            "TMPDIR to another folder",
+        ) from error
 
 
 class Column:
@@ -39,14 +55,16 @@ class Column:
         if self._file is None:
             self._parts.append(part)
         else:
-            part.tofile(self._file)
+            with _room():  # not ``tofile``, which says nothing where the last bytes of a part found no room
+                self._file.write(part.data)
 
     def array(self) -> npt.NDArray[Any]:
         """All parts behind one another, read only where they are on disk; nothing can be appended after."""
         if self._file is None or not self._n:
             parts, self._parts = self._parts, []
             return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, self._dtype), *parts])
-        self._file.flush()
+        with _room():
+            self._file.flush()
         mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)  # it keeps the file
         self._file.close()
         return np.frombuffer(mapped, self._dtype)

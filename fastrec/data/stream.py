@@ -51,8 +51,13 @@ def events(source: Any, c: Columns, strict: bool, where: str, counts: dict[str, 
     if n <= _FROM or any(not (t.is_numeric() or t.is_temporal() or t == pl.Null) for t in times):
         return None
     check_alike(schemas, c.all, os.fspath(source), where, "interactions")
-    recognised(pl.DataFrame(schema=schema), c, strict, where, {})  # lacks of columns, and types of no use
-    return _Reader(c, strict, where, counts, n).read(found, schema.names())
+    wanted = [name for name in schema.names() if name in c.all]
+    try:
+        together = pl.concat((pl.DataFrame(schema=s).select(wanted) for s in schemas.values()), how="vertical_relaxed")
+    except FOREIGN:
+        return None
+    recognised(together, c, strict, where, {})  # lacks of columns, and types of no use
+    return _Reader(c, strict, where, counts, together.schema).read(found)
 
 
 class _Growing:
@@ -89,8 +94,9 @@ class _Growing:
 class _Reader:
     """What grows while files are read."""
 
-    def __init__(self, c: Columns, strict: bool, where: str, counts: dict[str, Any], n: int) -> None:
+    def __init__(self, c: Columns, strict: bool, where: str, counts: dict[str, Any], schema: pl.Schema) -> None:
         self._c, self._strict, self._where, self._counts = c, strict, where, counts
+        self._schema = schema
         counts["rows_read"] = 0
         self._users, self._items = _Growing(), _Growing()
         self._kinds: tuple[str | None, ...] = ()
@@ -98,10 +104,11 @@ class _Reader:
         # Half of what will be needed at once later is in these columns: they are the first to give way to it.
         self._columns = {"user": Column(np.int32, True), "item": Column(np.int32, True)}
 
-    def read(self, found: list[str], names: list[str]) -> Events:
-        for table in self._parts(found, names):
+    def read(self, found: list[str]) -> Events:
+        for table in self._parts(found):
             frame = pl.from_arrow(table)
             assert isinstance(frame, pl.DataFrame)
+            frame = frame.cast(self._schema)  # what the files have in common: a part is as the whole would be
             start = self._counts["rows_read"]
             self._counts["rows_read"] += frame.height
             part, _ = recognised(frame, self._c, self._strict, self._where, self._counts, start, self._late)
@@ -130,9 +137,9 @@ class _Reader:
                 self._columns[name] = Column(array.dtype, True)
             self._columns[name].append(array)
 
-    def _parts(self, found: list[str], names: list[str]) -> Iterator[Any]:
+    def _parts(self, found: list[str]) -> Iterator[Any]:
         """pyarrow.Tables of about so many rows as the vocabulary is long, over the borders of files."""
-        wanted = [name for name in names if name in self._c.all]
+        wanted = self._schema.names()
         held: list[Any] = []
         rows, schema = 0, None
         for file in found:

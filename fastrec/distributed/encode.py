@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrec.distributed.pool import Pool, check_workers
+from fastrec import config
+from fastrec.distributed.pool import Pool
 from fastrec.encode import as_encoder
 from fastrec.encode.adapters import FunctionEncoder
 from fastrec.types import F32
@@ -54,7 +55,7 @@ class RayEncoder(FunctionEncoder):
         named = isinstance(encoder, (str, os.PathLike))
         super().__init__(self._vectors, f"RayEncoder({encoder if named else getattr(encoder, '__name__', encoder)})")
         self._spec, self._named = encoder, named
-        self._workers, self._gpus = check_workers("RayEncoder", workers), gpus
+        self._workers, self._gpus = config.check_k("RayEncoder", workers, name="workers"), gpus
         self._cache_dir = None if cache_dir is None else os.path.abspath(cache_dir)
         self._pool: Pool | None = None
 

@@ -11,21 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from fastrec import arguments, config, ops, retrieve
+from fastrec import arguments, config, fuse, ops, reranking, retrieve
 from fastrec.cold import queries as queries_of
-from fastrec.distributed.pool import Pool, check_workers
+from fastrec.distributed.pool import Pool
 from fastrec.errors import ConfigError
 from fastrec.inside import settings_of, state_of
 from fastrec.recommender import load
 from fastrec.results import Recommendations
-from fastrec.types import F32, I64, Candidates, Csr, Features, Queries
+from fastrec.retrieve import parts
+from fastrec.types import Candidates, Csr, Features, Queries
 
 _CALL = "ShardedCatalogue"
 
 
 def shard(features: Features, first: int, last: int) -> Features:
     """The space of the items from ``first`` to before ``last`` alone, for searching."""
-    similarity = None if features.similarity is None else columns(features.similarity, first, last)
+    similarity = None if features.similarity is None else parts.columns(features.similarity, first, last)
     return dataclasses.replace(
         features,
         items=ops.pack_items(features.items.rows[first:last], dtype=features.items.screen.dtype),
@@ -35,35 +36,18 @@ def shard(features: Features, first: int, last: int) -> Features:
     )
 
 
-def columns(lists: Csr, first: int, last: int) -> Csr:
-    """The columns from ``first`` to before ``last``, numbered from 0."""
-    inside = (lists.indices >= first) & (lists.indices < last)
-    indptr = np.concatenate([[0], np.cumsum(inside)])[lists.indptr].astype(np.int64)
-    values = None if lists.values is None else lists.values[inside]
-    return Csr(indptr, lists.indices[inside] - np.int32(first), last - first, values)
-
-
-def merged(parts: list[tuple[F32, I64]], k: int) -> Candidates:
-    """The best k of each user over the shards: (scores [B, k], rows of the whole catalogue [B, k]) of each."""
-    scores = np.concatenate([scores for scores, _ in parts], axis=1)
-    rows = np.concatenate([rows for _, rows in parts], axis=1)
-    # Stable: shards stand in the order of their rows, and so do equals within one.
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return Candidates(np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1))
-
-
 class _Shard:
     """Holds some of the items of a saved model; the rest of the folder is mapped, and not in its memory."""
 
     def __init__(self, model: str) -> None:
-        rec = load(model)
+        rec = load(model, rerank=False)
         self._whole: Features | None = state_of(rec, _CALL).features
         self._backend = settings_of(rec).backend
         self._features: Features | None = None
         self._first = self._last = 0
 
-    def search(self, task: tuple[int, int, Queries, int, dict[str, Any]]) -> tuple[F32, I64]:
-        """(scores, rows of the whole catalogue) of the best k among the items of the shard."""
+    def search(self, task: tuple[int, int, Queries, int, dict[str, Any]]) -> Candidates:
+        """The best k among the items of the shard, in rows of the whole catalogue."""
         first, last, asked, k, lists = task
         if self._features is None or (first, last) != (self._first, self._last):
             # With the first task, also after a new start, as only the tasks come again then.
@@ -71,7 +55,7 @@ class _Shard:
             self._features, self._first, self._last = shard(self._whole, first, last), first, last
             self._whole = None
         found = retrieve.search(self._features, asked, min(k, last - first), backend=self._backend, **lists)
-        return found.scores, np.where(found.rows >= 0, found.rows + first, -1)
+        return parts.shifted(found, first)
 
 
 class ShardedCatalogue:
@@ -82,7 +66,7 @@ class ShardedCatalogue:
     """
 
     def __init__(self, model: str | os.PathLike[str], *, shards: int = 2) -> None:
-        check_workers(_CALL, shards)
+        config.check_k(_CALL, shards, name="shards")
         rec = load(model)
         self._state = state_of(rec, _CALL)
         if self._state.fresh is not None or self._state.removed is not None:
@@ -97,10 +81,16 @@ class ShardedCatalogue:
     def search(self, asked: Queries, k: int, **lists: Csr | None) -> Candidates:
         """As ``fastrec.retrieve.search``; lists: seen, allow, deny."""
         tasks = [
-            (first, last, asked, k, {name: None if x is None else columns(x, first, last) for name, x in lists.items()})
+            (
+                first,
+                last,
+                asked,
+                k,
+                {name: None if x is None else parts.columns(x, first, last) for name, x in lists.items()},
+            )
             for first, last in self._spans
         ]
-        found = merged(self._pool.each("search", tasks), k)
+        found = parts.best(self._pool.each("search", tasks), k)
         missing = k - found.rows.shape[1]
         if missing <= 0:
             return found
@@ -114,9 +104,20 @@ class ShardedCatalogue:
         k = config.check_k(_CALL, k)
         ids, single = arguments.id_list(_CALL, "users", users)
         rows = arguments.known_rows(_CALL, "user", ids, self._state.users)
-        histories, seen = self._state.histories.take(rows)
-        asked = queries_of(self._state.features, histories)
-        found = self.search(asked, k, seen=seen if filter_seen else None)
+        histories, had = self._state.histories.take(rows)
+        seen = had if filter_seen else None
+        asked, rerank = queries_of(self._state.features, histories), self._state.rerank
+        pool = max(k, rerank.candidates if rerank else 0)
+        found = self.search(asked, pool, seen=seen)
+        silent = np.flatnonzero(asked.silent)
+        if len(silent) and not self._state.features.bias_scales:  # popularity alone, as in ``Asked.search``
+            space = self._state.fallback
+            some = None if seen is None else seen.take(silent)
+            known = retrieve.search(space, fuse.queries(space, histories.take(silent)), pool, seen=some)
+            found.rows[silent], found.scores[silent] = known.rows, known.scores
+        if rerank is not None and rerank.candidates:
+            found = reranking.apply(rerank, self._state.catalog, histories, found)[0]
+        found = Candidates(found.rows[:, :k], found.scores[:, :k])
         items = self._state.items.ids(found.rows.ravel()).reshape(found.rows.shape)
         return Recommendations.of(arguments.objects(ids), items, found.scores, None, single)
 

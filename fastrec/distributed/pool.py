@@ -11,6 +11,8 @@ from fastrec.errors import BackendUnavailable, ConfigError
 _STORE = 500 << 20
 #: How often a task is given again to an actor that died.
 _TRIES = 5
+#: Seconds to wait for room for the actors.
+_PATIENCE = 30.0
 
 
 def ray(call: str) -> Any:
@@ -37,13 +39,6 @@ def ray(call: str) -> Any:
     return module
 
 
-def check_workers(call: str, workers: Any) -> int:
-    """ConfigError unless this is a number of actors."""
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ConfigError(f"[{call}] workers={workers!r}, expected a whole number of at least 1")
-    return workers
-
-
 class Pool:
     """``workers`` actors of one class; the arguments must be enough to make one anew on another machine.
 
@@ -60,19 +55,30 @@ class Pool:
                 os.environ["FASTREC_THREADS"] = threads
                 super().__init__(*arguments)
 
+        bundle: dict[str, float] = {"GPU": gpus} if gpus else {"CPU": 1}
+        self._room = self._reserve(workers, bundle)
         made = self._ray.remote(
-            num_cpus=0 if gpus else 1,
+            num_cpus=bundle.get("CPU", 0),
             num_gpus=gpus,
             max_restarts=-1,
             max_task_retries=_TRIES,
-            scheduling_strategy="SPREAD",
+            scheduling_strategy=self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(self._room),
         )(Started)
-        available = int(self._ray.cluster_resources().get("GPU" if gpus else "CPU", 0) / (gpus or 1))
-        if available < workers:
-            raise ConfigError(
-                f"[{call}] workers={workers}, but the cluster has room for {available}; expected at most that many"
-            )
         self.actors = [made.remote(*arguments) for _ in range(workers)]
+
+    def _reserve(self, workers: int, bundle: dict[str, float]) -> Any:
+        """Room for so many actors; ConfigError where there is none: Ray would wait for it for ever."""
+        ((name, each),) = bundle.items()
+        whole = int(self._ray.cluster_resources().get(name, 0) / each)
+        if workers <= whole:
+            room = self._ray.util.placement_group([bundle] * workers, strategy="SPREAD")
+            if room.wait(_PATIENCE):
+                return room
+            self._ray.util.remove_placement_group(room)
+        held = ", and others hold some of it: close what has actors" if workers <= whole else ""
+        raise ConfigError(
+            f"[{self._call}] workers={workers}, but the cluster has room for {whole}{held}; expected at most that many"
+        )
 
     def map(self, method: str, tasks: Iterable[Any], done: Callable[[int], Any] = lambda n: None) -> list[Any]:
         """The results of all tasks in their order; ``done`` hears the number of each. Every actor has two at a time."""
@@ -117,6 +123,7 @@ class Pool:
         """End the actors."""
         for actor in self.actors:
             self._ray.kill(actor)
+        self._ray.util.remove_placement_group(self._room)
         self.actors = []
 
     def __enter__(self) -> "Pool":

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastrec import batch, config
 from fastrec.answer import Rules
-from fastrec.distributed.pool import Pool, check_workers
+from fastrec.distributed.pool import Pool
 from fastrec.inside import settings_of, state_of
 from fastrec.persist import fingerprint
 from fastrec.progress import Progress
@@ -50,20 +50,19 @@ def recommend_all(
     The files are the same bytes as those of ``Recommender.recommend_all``, and each of the two goes on with what the
     other began. Raises as that does, and BackendUnavailable without Ray.
     """
-    check_workers(batch.CALL, workers)
+    config.check_k(batch.CALL, workers, name="workers")
     model, path = os.path.abspath(model), Path(os.path.abspath(batch.checked_path(folder)))
-    asked = Rules(batch.CALL, k, **rules)
-    per_part = config.check_k(batch.CALL, users_per_part)
+    asked = batch.rules(k, **rules)
     # The actors load the model while this process looks what there is to do.
-    with batch.disk(path), Pool(batch.CALL, workers, _Worker, model, str(path), asked, at, per_part) as pool:
+    with batch.disk(path), Pool(batch.CALL, workers, _Worker, model, str(path), asked, at, users_per_part) as pool:
         rec = load(model)
         state, settings = state_of(rec, batch.CALL), settings_of(rec)
-        job = batch.Job.of(state, asked, settings.backend, at, per_part)
+        job = batch.Job.of(state, asked, settings.backend, at, users_per_part)
         wanted = batch.manifest(job, fingerprint(state, settings))
         with batch.claimed(path, wanted) as missing:
             bar = Progress(batch.CALL, len(job.users), progress, unit="user", logger="fastrec")
             bar.skip(len(job.users) - sum(len(job.part(number)) for number in missing))
             with bar:
                 pool.map("write", [(n, wanted) for n in missing], lambda i: bar.add(len(job.part(missing[i]))))
-            batch.finish(path)
+            batch.finish(path, wanted)
     return {"users": len(job.users), "parts": job.n_parts, "written": len(missing)}

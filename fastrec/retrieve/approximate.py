@@ -7,7 +7,7 @@ built, and an index below the asked recall is refused.
 The index holds [v, bias] of every item, so that an inner product with [q, 1] is the score but for the sparse terms,
 in 8 bits a number, in cells around centroids (Jegou, Douze and Schmid 2011). Beside what it finds, an item is a
 candidate when a sparse source has something for it, when it is among the best by the present bias alone, or when its
-bias has been raised since.
+bias is another one now than in the index, by more than a code is off.
 
 Shape legend: N items, D dimensions, B users, k results.
 """
@@ -23,7 +23,7 @@ import numpy as np
 from fastrec import ops
 from fastrec.errors import BackendUnavailable
 from fastrec.retrieve import cells, exact
-from fastrec.types import F32, I64, Bool, Candidates, Csr, Features, Queries
+from fastrec.types import F32, I32, I64, Bool, Candidates, Csr, Features, Queries
 
 RECALL = 0.95
 #: Users on which the recall is measured, and results of each.
@@ -33,8 +33,8 @@ SAMPLE, RESULTS = 256, 10
 _FEW_NUMBERS = 1 << 24
 #: Entries of the lists of all users, beyond which one walk with the filter in the bias is cheaper.
 _LISTED = 1 << 24
-#: Raised items beyond which the index says too little.
-_RAISED = 1 << 16
+#: Items with another bias beyond which the index says too little.
+_MOVED = 1 << 16
 #: Places for what the index of a user may find and the user may not have; beyond it a selector is cheaper.
 _SPARE = 512
 #: Codes of 8 bits take near ties for one another: so many more are scored exactly.
@@ -168,30 +168,32 @@ def search(
     def among(allow: Csr | None) -> Candidates:
         return exact.search(features, queries, k, bias=bias, seen=seen, allow=allow, deny=deny)
 
-    n = features.n_items
+    n, users = features.n_items, len(queries.vectors)
     if allow is not None or k >= n // 2:
         return among(allow)
-    passing, left = (None, n) if bias is None else _passing(bias)
-    if passing is not None and left * max(queries.vectors.shape[1], 1) <= few:
-        everyone, users = np.flatnonzero(passing).astype(np.int32), len(queries.vectors)
-        if users * len(everyone) > _LISTED:
+    bias = features.bias if bias is None else bias
+    scope = _scope(features, index) if bias is features.bias else None
+    passing = _passing(bias) if scope is None else scope.passing
+    if passing is not None and len(passing) * max(queries.vectors.shape[1], 1) <= few:
+        if users * len(passing) > _LISTED:
             return among(None)
-        allowed = Csr(np.arange(users + 1, dtype=np.int64) * len(everyone), np.tile(everyone, users), n)
-        return among(allowed)
-    scope = _scope(features, index) if bias is None else _Scope.of(bias, index, passing)
-    if scope.always is None:
-        return among(allow)
-    # What a filter leaves lies that much thinner in the cells: the best k are in as many more of them.
-    probes = index.probes if scope.passing is None else -(-index.probes * n // left)
+        return among(Csr(np.arange(users + 1, dtype=np.int64) * len(passing), np.tile(passing, users), n))
+    if scope is None:
+        scope = _Scope.of(bias, index, passing)
+    if scope.always is None or users * len(scope.always) > _LISTED:
+        return among(None)
+    # What is free lies that much thinner in the cells: the best k are in as many more of them.
+    left = n if scope.free is None else max(int(np.count_nonzero(scope.free)), 1)
+    probes = -(-index.probes * n // left)
     if probes > index.index.nlist // 2:
-        return among(allow)
-    named = _named(index, probes, queries, k, scope.passing, seen, deny)
+        return among(None)
+    named = _named(index, probes, queries, k, scope.free, seen, deny)
     found = among(_union(named, scope, features, queries))
     short = np.flatnonzero((found.rows < 0).any(axis=1))
     if len(short) == 0:
         return found
-    its_seen, its_deny = (None if x is None else x.take(short) for x in (seen, deny))
-    whole = exact.search(features, queries.take(short), k, bias=bias, seen=its_seen, deny=its_deny)
+    had, denied = (None if x is None else x.take(short) for x in (seen, deny))
+    whole = exact.search(features, queries.take(short), k, bias=bias, seen=had, deny=denied)
     found.rows[short], found.scores[short] = whole.rows, whole.scores
     return found
 
@@ -200,29 +202,35 @@ def search(
 class _Scope:
     """What a bias says of all items.
 
-    passing: bool [N]; None where all pass
-    always: candidates of every user, the best by bias first; None where the bias has moved too far from the index
+    passing: rows of those that may be returned, int32; None where all may
+    free: bool [N], what the index may name: items that pass, with a bias that is no lower than there, or they would
+        take the places of better ones; None where it may name all
+    always: candidates of every user, ascending; None where the bias has moved too far from the index
     """
 
-    passing: Bool | None
+    passing: I32 | None
+    free: Bool | None
     always: I64 | None
 
     @classmethod
-    def of(cls, bias: F32, index: Index, passing: Bool | None) -> "_Scope":
+    def of(cls, bias: F32, index: Index, passing: I32 | None) -> "_Scope":
         n = len(bias)
-        raised = np.flatnonzero(bias > index.bias) if bias is not index.bias else np.empty(0, np.int64)
-        if len(raised) > _RAISED:
-            return cls(passing, None)
+        # Codes have 256 levels between the least and the largest number: less than that is nothing to the index.
+        step = (float(index.bias.max(initial=0)) - float(index.bias.min(initial=0))) / 255
+        moved = np.flatnonzero((np.abs(bias - index.bias) > step) & (bias > -np.inf))
+        if len(moved) > _MOVED:
+            return cls(passing, None, None)
         best = np.argpartition(-bias, _BIASES - 1)[:_BIASES] if n > _BIASES else np.arange(n)
-        always = np.union1d(best, raised)
-        return cls(passing, always[bias[always] > -np.inf].astype(np.int64))
+        free = bias > -np.inf
+        always = np.union1d(best[free[best]], moved).astype(np.int64)
+        free[moved[bias[moved] < index.bias[moved]]] = False
+        return cls(passing, None if free.all() else free, always)
 
 
-def _passing(bias: F32) -> tuple[Bool | None, int]:
-    """Which items the bias lets pass (None: all), and how many."""
-    passing = bias > -np.inf
-    left = int(np.count_nonzero(passing))
-    return (None if left == len(bias) else passing), left
+def _passing(bias: F32) -> I32 | None:
+    """Rows of the items that the bias lets pass, ascending; None: all."""
+    passing = np.flatnonzero(bias > -np.inf).astype(np.int32)
+    return None if len(passing) == len(bias) else passing
 
 
 #: By the space that is searched: reading the bias of all items would cost more than the search.
@@ -232,19 +240,19 @@ _scopes: "weakref.WeakKeyDictionary[Features, _Scope]" = weakref.WeakKeyDictiona
 def _scope(features: Features, index: Index) -> _Scope:
     found = _scopes.get(features)
     if found is None:
-        found = _scopes[features] = _Scope.of(features.bias, index, _passing(features.bias)[0])
+        found = _scopes[features] = _Scope.of(features.bias, index, _passing(features.bias))
     return found
 
 
 def _named(
-    index: Index, probes: int, queries: Queries, k: int, passing: Bool | None, seen: Csr | None, deny: Csr | None
+    index: Index, probes: int, queries: Queries, k: int, free: Bool | None, seen: Csr | None, deny: Csr | None
 ) -> list[I64]:
     """What that many cells of the index have for each user, row -1 where they have less: enough that k may remain
     without what the user may not have."""
     faiss = _faiss()
     vectors = _with_bias(queries.vectors, np.ones(len(queries.vectors), np.float32))
     spare = sum((np.diff(x.indptr) for x in (seen, deny) if x is not None), np.zeros(len(vectors), np.int64))
-    selector = None if passing is None else faiss.IDSelectorBitmap(np.packbits(passing, bitorder="little"))
+    selector = None if free is None else faiss.IDSelectorBitmap(np.packbits(free, bitorder="little"))
     found: list[I64] = [np.empty(0, np.int64)] * len(vectors)
     some = np.flatnonzero(spare <= _SPARE)
     if len(some):
@@ -254,11 +262,11 @@ def _named(
         for u, row in zip(some, rows, strict=True):
             found[u] = row
     for u in np.flatnonzero(spare > _SPARE):
-        free = np.ones(len(index.bias), np.bool_) if passing is None else passing.copy()
+        mine = np.ones(len(index.bias), np.bool_) if free is None else free.copy()
         for x in (seen, deny):
             if x is not None:
-                free[x.indices[x.indptr[u] : x.indptr[u + 1]]] = False
-        selector = faiss.IDSelectorBitmap(np.packbits(free, bitorder="little"))
+                mine[x.indices[x.indptr[u] : x.indptr[u + 1]]] = False
+        selector = faiss.IDSelectorBitmap(np.packbits(mine, bitorder="little"))
         parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
         found[u] = index.index.search(vectors[u : u + 1], 2 * k + _NEAR_TIES, params=parameters)[1][0]
     return found
@@ -273,7 +281,6 @@ def _union(named: list[I64], scope: _Scope, features: Features, queries: Queries
         if queries.history is not None and features.similarity is not None:
             past = queries.history.indices[queries.history.indptr[u] : queries.history.indptr[u + 1]]
             mine.append(features.similarity.take(past).indices.astype(np.int64))
-        every = np.unique(np.concatenate(mine))
-        parts.append(every.astype(np.int32) if scope.passing is None else every[scope.passing[every]].astype(np.int32))
+        parts.append(np.unique(np.concatenate(mine)).astype(np.int32))
     indptr = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
     return Csr(indptr, np.concatenate([np.empty(0, np.int32), *parts]), features.n_items)

@@ -31,7 +31,8 @@ def means(values: F32, cell: I64, count: int) -> F32:
 def train(sample: F32, count: int, seed: int) -> F32:
     """``count`` centroids of length 1 (or 0, for zeros), float32 [C, D], from a sample [N, D] with N >= C >= 1."""
     rng = np.random.default_rng(seed)
-    centroids = sample[np.sort(rng.permutation(len(sample))[:count])]
+    # A longer centroid than the others would draw all vectors to it.
+    centroids = _of_length_1(sample[np.sort(rng.permutation(len(sample))[:count])])
     for _ in range(_ROUNDS):
         cell = nearest(sample, ops.pack_items(centroids, dtype="int8"))
         sizes = np.bincount(cell, minlength=count)
@@ -42,5 +43,11 @@ def train(sample: F32, count: int, seed: int) -> F32:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         members = Csr(starts, order.astype(np.int32), len(sample), np.ones(len(sample), np.float32))
         centroids = ops.segment_mean(sample, members, normalize=True)
-        centroids[empty] = sample[order[starts[largest] + sizes[largest] // 2]]
+        centroids[empty] = _of_length_1(sample[order[starts[largest] + sizes[largest] // 2]])
     return centroids
+
+
+def _of_length_1(vectors: F32) -> F32:
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))[:, None]
+    out: F32 = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0, casting="same_kind")
+    return out

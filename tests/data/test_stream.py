@@ -1,5 +1,6 @@
 """Large parquet files, read bit by bit and sorted by blocks of users: the same as all at once, to the last bit."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -113,6 +114,32 @@ def test_files_of_related_types(tmp_path, monkeypatch, bits):
     assert parts.report.duplicates_dropped >= 7 and parts.report.rows_read == 67
 
 
+def test_types_of_the_whole_are_those_of_every_part(tmp_path, monkeypatch, bits):
+    folder = tmp_path / "events"
+    folder.mkdir()
+    frame = table(4, 60, ints=True, dirt=False)
+    large = frame.with_columns(pl.col("user_id") + 20_000_000, text=pl.lit(1))
+    large.with_columns(pl.col("user_id").cast(pl.Float32)).write_parquet(folder / "a.parquet")
+    large.write_parquet(folder / "b.parquet")
+    large.with_columns(pl.col("text").cast(pl.Float64)).write_parquet(folder / "c.parquet")
+    parts = data.clean(folder)
+    assert bits
+    monkeypatch.undo()
+    same(parts, data.clean(folder))
+    assert parts.report.duplicates_dropped > 60
+
+
+def test_files_that_do_not_fit_together_are_refused_alike(tmp_path, bits):
+    folder = tmp_path / "events"
+    folder.mkdir()
+    frame = table(4, 60, dirt=False).with_columns(pl.from_epoch("timestamp"))
+    frame.write_parquet(folder / "a.parquet")
+    frame.with_columns(pl.col("timestamp").dt.replace_time_zone("UTC")).write_parquet(folder / "b.parquet")
+    with pytest.raises(DataError, match="do not fit together"):
+        data.clean(folder)
+    assert not bits
+
+
 def test_a_model_of_parts_is_the_model_of_the_table(tmp_path, monkeypatch, bits):
     frame = table(5, 1501, dirt=True)
     folder = write(tmp_path / "events", frame, [500, 777])
@@ -145,6 +172,15 @@ def test_an_error_names_the_row_of_the_whole(tmp_path, monkeypatch, bits, column
     monkeypatch.undo()
     with pytest.raises(DataError, match=message):
         data.clean(folder)
+
+
+def test_where_nothing_is_left_it_says_so(tmp_path, monkeypatch, bits):
+    frame = pl.DataFrame({"user_id": range(30), "item_id": range(30), "timestamp": [-1.0] * 30})
+    folder = write(tmp_path / "events", frame, [9])
+    for _ in range(2):
+        with pytest.raises(DataError, match="30 have no 'timestamp'"):
+            data.clean(folder, half_life=3.0)
+        monkeypatch.undo()
 
 
 def test_a_part_whose_times_are_late_does_not_speak_for_the_whole(tmp_path, monkeypatch, bits):
@@ -181,3 +217,19 @@ def test_a_column_on_disk_is_the_column_in_memory():
         column.append(np.arange(0))
         column.append(np.arange(5, 9, dtype=np.int8))
         assert len(column) == 7 and column.array().tolist() == [0, 1, 2, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("n", [10, 100_000])
+def test_a_full_disk_is_noticed(n):
+    column = spill.Column(np.int32, True)
+    column._file.close()
+    column._file = open("/dev/full", "wb")  # noqa: SIM115
+
+    def filled():
+        column.append(np.arange(n))
+        return column.array()
+
+    with pytest.raises(OSError, match=r"No space left on device: .* set TMPDIR"):
+        filled()
+    with contextlib.suppress(OSError):  # what could not be written is tried once more
+        column._file.close()

@@ -1,5 +1,6 @@
 """On a real Ray on this machine: the results of the embedded path, to the last bit, and after an actor was killed."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -11,8 +12,9 @@ import pytest
 from helpers import hash_encoder
 
 import fastrec
-from fastrec import Recommender, batch, encode
+from fastrec import Recommender, batch, encode, reranking
 from fastrec.errors import BackendUnavailable, ConfigError
+from fastrec.types import Candidates
 
 ray = pytest.importorskip("ray", reason="the extra 'distributed' is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of Ray are not ours
@@ -98,6 +100,49 @@ def test_a_catalogue_in_shards_before_and_after_a_kill(rec, saved):
         ShardedCatalogue(saved, shards=99)
     with pytest.raises(ConfigError, match="has room for 2"):
         ShardedCatalogue(saved, shards=3)
+    with pytest.raises(ConfigError, match="shards=0"):
+        ShardedCatalogue(saved, shards=0)
+
+
+def test_actors_for_which_there_is_no_room_are_not_waited_for(saved, tmp_path, monkeypatch):
+    with ShardedCatalogue(saved, shards=2):
+        monkeypatch.setattr(fastrec.distributed.pool, "_PATIENCE", 0.5)
+        with pytest.raises(ConfigError, match="others hold some of it"):
+            recommend_all(saved, tmp_path / "out", workers=1, progress=False)
+    monkeypatch.undo()
+    assert recommend_all(saved, tmp_path / "out", workers=1, progress=False)["written"] == 1
+
+
+class Reversed:
+    """A last stage that turns the best five around."""
+
+    candidates, weight = 5, 1.0
+
+
+def test_shards_speak_for_silent_users_and_have_the_last_stage(saved, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(20), 8)
+    kinds = np.where(users == 3, "dislike", "view").tolist()
+    events = {"user_id": users, "item_id": rng.integers(0, 30, 160), "event": kinds}
+    rec = Recommender(encoder=None, models=["item_item", "als"], progress=False).fit(events)
+    rec.save(tmp_path / "m")
+    with ShardedCatalogue(tmp_path / "m", shards=2) as catalogue:
+        for turned in (False, True):
+            if turned:
+                monkeypatch.setattr(
+                    reranking, "apply", lambda r, c, h, found: (turn(found), np.zeros((len(found.rows), 5)))
+                )
+                rec._live.state = dataclasses.replace(rec._live.state, rerank=Reversed())
+                catalogue._state = dataclasses.replace(catalogue._state, rerank=Reversed())
+            for k, filter_seen in ((3, True), (7, False), (40, True)):
+                got, want = (one.recommend(range(20), k, filter_seen=filter_seen) for one in (catalogue, rec))
+                np.testing.assert_array_equal(got.items, want.items)
+                np.testing.assert_array_equal(got.scores, want.scores)
+
+
+def turn(found):
+    order = np.r_[4:-1:-1, 5 : found.rows.shape[1]]
+    return Candidates(found.rows[:, order], found.scores[:, order])
 
 
 def test_texts_are_encoded_by_actors(events, items, monkeypatch):

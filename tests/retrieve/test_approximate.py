@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fastrec import BackendUnavailable, ConfigError, Recommender, fuse, load, retrieve
+from fastrec import BackendUnavailable, ConfigError, Recommender, fuse, load, retrieve, score
 from fastrec.retrieve import approximate, exact
 from fastrec.types import BiasSource, Csr, DenseSource, Interactions, Queries, SparseSource
 
@@ -113,18 +113,50 @@ def test_a_filter_that_keeps_one_percent_loses_nothing_it_should_not(space, inde
         assert recall(found, wanted) >= 0.9
 
 
-@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
-def test_a_filter_asks_for_as_many_more_cells(share, monkeypatch):
-    monkeypatch.setattr(approximate, "_BIASES", 1)  # or the best by bias would be candidates whatever the cells say
+@pytest.fixture(scope="module")
+def plain():
+    """(features of 40,000 items with vectors alone, queries of 60 users, an index)."""
     rng = np.random.default_rng(4)
     n, dims = 40_000, 16
     centres = rng.standard_normal((100, dims))
     features = fuse.fuse([DenseSource("d", clustered(rng, n, dims, centres), None)], {"d": 1.0}, n)
     queries = Queries(clustered(rng, 60, dims, centres), None)
-    index = approximate.build(features, queries)
-    bias = np.where(rng.random(n) < share, features.bias, np.float32(-np.inf))
+    return features, queries, approximate.build(features, queries)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
+def test_a_filter_asks_for_as_many_more_cells(plain, share, monkeypatch):
+    monkeypatch.setattr(approximate, "_BIASES", 1)  # or the best by bias would be candidates whatever the cells say
+    features, queries, index = plain
+    rng = np.random.default_rng(6)
+    bias = np.where(rng.random(features.n_items) < share, features.bias, np.float32(-np.inf))
     wanted = exact.search(features, queries, 10, bias=bias)
     assert recall(approximate.search(features, index, queries, 10, bias=bias, few=0), wanted) >= 0.93
+    # The bias of the space itself is no other one: so it comes where items were added after fitting.
+    own = dataclasses.replace(features, bias=bias)
+    assert recall(approximate.search(own, index, queries, 10, few=0), wanted) >= 0.93
+    found = approximate.search(own, index, queries, 10)
+    assert (found.rows == wanted.rows).all() and (found.scores == wanted.scores).all()
+
+
+@pytest.mark.parametrize("lowered", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("factor", [0.1, 1e-4])
+def test_items_with_a_boost_below_one_do_not_stand_in_the_way(plain, lowered, factor, monkeypatch):
+    monkeypatch.setattr(approximate, "_BIASES", 1)
+    features, queries, index = plain
+    down = np.random.default_rng(7).random(features.n_items) < lowered
+    queries = Queries(queries.vectors * np.float32(5), None)  # so that vectors and boosts weigh about the same
+    bias = score.boosted(features.bias, np.where(down, factor, 1.0), "test")
+    wanted = exact.search(features, queries, 10, bias=bias)
+    assert recall(approximate.search(features, index, queries, 10, bias=bias, few=0), wanted) >= 0.93
+
+
+def test_a_bias_that_moved_everywhere_is_searched_exactly(plain, monkeypatch):
+    monkeypatch.setattr(approximate, "_MOVED", 1000)
+    features, queries, index = plain
+    bias = np.random.default_rng(8).standard_normal(features.n_items).astype(np.float32)
+    found = approximate.search(features, index, queries, 10, bias=bias, few=0)
+    assert (found.rows == exact.search(features, queries, 10, bias=bias).rows).all()
 
 
 def test_nobody_gets_fewer_than_there_are(space, index, monkeypatch):
@@ -170,6 +202,17 @@ def test_an_index_below_the_recall_is_refused():
     queries = Queries(rng.standard_normal((30, dims), np.float32), None)
     with pytest.raises(BackendUnavailable, match=r"the index finds 0\.\d+ of the best 10 .* backend='auto'"):
         approximate.build(features, queries, recall=0.99)
+
+
+def test_vectors_of_unequal_lengths_are_no_reason_to_refuse():
+    rng = np.random.default_rng(0)
+    n, dims = 20_000, 16
+    centres = rng.standard_normal((60, dims))
+    vectors = (clustered(rng, n, dims, centres) * rng.lognormal(0, 0.6, (n, 1))).astype(np.float32)
+    features = fuse.fuse([DenseSource("d", vectors, None)], {"d": 1.0}, n)
+    queries = Queries(clustered(rng, 50, dims, centres), None)
+    index = approximate.build(features, queries)
+    assert index.recall >= 0.95 and index.probes < index.index.nlist / 6
 
 
 @pytest.mark.parametrize("n", [1, 2, 39, 400])

@@ -25,6 +25,16 @@ def test_centroids_are_means_and_better_than_a_draw(n, count):
     assert scores.max(axis=1).mean() >= (x @ drawn.T).max(axis=1).mean() - 1e-6
 
 
+@pytest.mark.parametrize("spread", [0.3, 1.5])
+def test_long_vectors_do_not_draw_all_to_their_cells(spread):
+    rng = np.random.default_rng(2)
+    x = (vectors(8000, kinds=60) * rng.lognormal(0, spread, (8000, 1))).astype(np.float32)
+    found = cells.train(x, 150, 0)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    sizes = np.bincount(cells.nearest(x, found), minlength=150)
+    assert (sizes == 0).sum() < 15 and sizes.max() < 8000 / 10
+
+
 def test_cells_are_the_same_each_time():
     x = vectors(2000)
     a, b = (cells.train(x, 60, 5) for _ in range(2))
