@@ -213,6 +213,8 @@ def _kind_of_value(value: Any) -> str:
         return "str"
     if isinstance(value, datetime.datetime):
         return "datetime" if value.tzinfo is None else "datetime with a zone"
+    if hasattr(value, "getexif"):  # Pillow has a class for every format
+        return "image"
     return "list" if isinstance(value, (list, tuple, np.ndarray)) else type(value).__name__
 
 
@@ -225,9 +227,10 @@ def _check_one_kind(name: str, values: list[Any], where: str, what: str) -> None
         if first is None:
             first = (kind, row)
         elif kind != first[0]:
+            one, other = (f"{values[at]!r:.80} ({type(values[at]).__name__})" for at in (row, first[1]))
             raise DataError(
-                f"[{where}] {what}: column {name!r} mixes kinds: row {row} holds {value!r} ({type(value).__name__}), "
-                f"row {first[1]} {values[first[1]]!r} ({type(values[first[1]]).__name__}); expected one kind",
+                f"[{where}] {what}: column {name!r} mixes kinds: row {row} holds {one}, row {first[1]} {other}; "
+                "expected one kind",
                 column=name,
                 row=row,
             )

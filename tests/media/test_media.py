@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from helpers import hash_encoder
 
-from fastrec import ConfigError, DataError, Recommender, load, metrics
+from fastrec import ArtifactError, ConfigError, DataError, Recommender, load, metrics
 from fastrec.models import Audio, Image
 
 COLOURS = {0: (200, 30, 40), 1: (30, 40, 220)}
@@ -60,6 +60,8 @@ def test_a_missing_image_adds_nothing(seen):
 
 
 def test_columns_in_every_form(events, items, tower, picture, png, tmp_path):
+    from PIL import Image
+
     arrays = [picture(COLOURS[int(i[1:]) % 2], seed=int(i[1:])) for i in items["item_id"]]
     paths = []
     for n, array in enumerate(arrays):
@@ -71,6 +73,8 @@ def test_columns_in_every_form(events, items, tower, picture, png, tmp_path):
         "paths": plain | {"image": paths},
         "bytes": plain | {"Image": data},
         "arrays": plain | {"image": arrays},
+        "pathlib": plain | {"image": [Path(p) for p in paths]},
+        "pillow": plain | {"image": [Image.open(paths[0]), *map(Image.fromarray, arrays[1:])]},
         "one array": plain | {"image": np.stack(arrays)},
         "pandas": pl.DataFrame({**plain, "image": paths}).to_pandas(),
         "hugging face": pl.DataFrame({**plain, "image": [{"bytes": d, "path": None} for d in data]}),
@@ -81,6 +85,11 @@ def test_columns_in_every_form(events, items, tower, picture, png, tmp_path):
         np.testing.assert_allclose(rec._fitted("test").embeddings.media["image"].vectors, want, atol=1e-6, err_msg=name)
     with pytest.raises(DataError, match=r"column 'image' row 0: holds Int64, expected paths, bytes or arrays"):
         fit(events, plain | {"image": list(range(42))}, tower("clip"))
+    with pytest.raises(DataError, match=r"column 'image' mixes kinds: row 1 holds b'.{0,80} \(bytes\), row 0"):
+        fit(events, plain | {"image": [Path(paths[0]), data[1], *paths[2:]]}, tower("clip"))
+    mixed = [{"bytes": None, "path": paths[0]}, *({"bytes": d, "path": None} for d in data[1:])]
+    with pytest.raises(DataError, match="column 'image' row 0: holds a path without bytes beside bytes"):
+        fit(events, plain | {"image": mixed}, tower("clip"))
 
 
 def test_saved_loaded_and_lived_on(seen, tower, tmp_path, picture, png):
@@ -104,6 +113,14 @@ def test_saved_loaded_and_lived_on(seen, tower, tmp_path, picture, png):
     np.testing.assert_array_equal(later.similar_items("new red", 5).scores, again.similar_items("new red", 5).scores)
     later.add_items({"item_id": ["more"], "title": [""], "image": [png(picture(COLOURS[1], 97))]})
     assert "new blue" in list(later.similar_items("more", 24, by="image"))
+
+
+def test_a_function_in_place_of_the_model_that_was_saved(seen, tower, tmp_path):
+    seen.save(tmp_path / "m")
+    again = load(tmp_path / "m", encoder=hash_encoder, image_encoder=lambda values: np.ones((len(values), 24)))
+    np.testing.assert_array_equal(again.recommend("u0", 9).scores, seen.recommend("u0", 9).scores)
+    with pytest.raises(ArtifactError, match="image_encoder"):
+        load(tmp_path / "m", encoder=hash_encoder, image_encoder=tower("clip", seed=1))
 
 
 def test_the_log_brings_new_items_back(events, shown, tower, tmp_path, picture, png):
