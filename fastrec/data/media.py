@@ -34,8 +34,8 @@ def files(series: pl.Series, place: Place) -> pl.Series:
         return data.alias(series.name)
     if isinstance(dtype, (pl.List, pl.Array)) or dtype == pl.Object:
         saved = [None if value is None else _saved(value) for value in series.to_list()]
-        paths = any(isinstance(value, str) for value in saved)  # then all are: ``read`` takes no mixture
-        return pl.Series(series.name, saved, pl.String if paths else pl.Binary)
+        kind = pl.String if any(isinstance(value, str) for value in saved) else pl.Binary  # ``read`` takes no mixture
+        return pl.Series(series.name, saved, kind)
     raise place.error(f"holds {dtype}, expected paths, bytes or arrays", first(series.is_not_null()))
 
 
