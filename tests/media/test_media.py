@@ -8,7 +8,9 @@ import pytest
 from helpers import hash_encoder
 
 from fastrec import ArtifactError, ConfigError, DataError, Recommender, load, metrics
+from fastrec.encode import MediaEncoder
 from fastrec.models import Audio, Image
+from fastrec.refit import refit
 
 COLOURS = {0: (200, 30, 40), 1: (30, 40, 220)}
 
@@ -113,6 +115,22 @@ def test_saved_loaded_and_lived_on(seen, tower, tmp_path, picture, png):
     np.testing.assert_array_equal(later.similar_items("new red", 5).scores, again.similar_items("new red", 5).scores)
     later.add_items({"item_id": ["more"], "title": [""], "image": [png(picture(COLOURS[1], 97))]})
     assert "new blue" in list(later.similar_items("more", 24, by="image"))
+
+
+def test_training_anew_takes_new_images_and_their_mean(seen, tower, tmp_path, picture, png):
+    seen.save(tmp_path / "m")
+    rec = load(tmp_path / "m", encoder=hash_encoder)
+    pictures = [png(picture((240, 240, 10), seed)) for seed in range(30)]
+    rec.add_items({"item_id": [f"n{i}" for i in range(30)], "title": [""] * 30, "image": pictures})
+    rec.save(tmp_path / "m")
+    refit(tmp_path / "m", force=True, encoder=hash_encoder)
+    state = load(tmp_path / "m", encoder=hash_encoder)._fitted("test")
+    found = state.embeddings.media["image"]
+    np.testing.assert_allclose(found.vectors[found.known].mean(axis=0), 0, atol=1e-6)
+    want, _ = MediaEncoder("image", tower("clip")).encode(pictures)
+    np.testing.assert_allclose(
+        found.vectors[state.items.rows([f"n{i}" for i in range(30)])] + found.mean, want, atol=1e-5
+    )
 
 
 def test_a_function_in_place_of_the_model_that_was_saved(seen, tower, tmp_path):
