@@ -6,6 +6,7 @@ image must name one of the raster formats below and not more pixels than the lim
 
 import io
 import os
+import re
 import stat
 import warnings
 import wave
@@ -201,4 +202,6 @@ def _array(data: bytes) -> Any:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]:.120}"
+    """The first line, without addresses in memory: two runs say the same."""
+    text = re.sub(r" <\S+ object at 0x\w+>", "", (str(error).strip().splitlines() or [""])[0])
+    return f"{type(error).__name__}: {text:.120}"
