@@ -190,7 +190,7 @@ def search(
     short = np.flatnonzero((found.rows < 0).any(axis=1))
     if len(short) == 0:
         return found
-    lists = {name: x.take(short) for name, x in (("seen", seen), ("deny", deny)) if x is not None}
+    lists: dict[str, Any] = {name: x.take(short) for name, x in (("seen", seen), ("deny", deny)) if x is not None}
     whole = exact.search(features, queries.take(short), k, bias=bias, **lists)
     found.rows[short], found.scores[short] = whole.rows, whole.scores
     return found
