@@ -33,7 +33,8 @@ def files(series: pl.Series, place: Place) -> pl.Series:
             raise place.error("holds a path without bytes beside bytes, expected one or the other", row)
         return data.alias(series.name)
     if isinstance(dtype, (pl.List, pl.Array)) or dtype == pl.Object:
-        saved = [None if value is None else _saved(value) for value in series.to_list()]
+        rows = (value.to_list() if isinstance(value, pl.Series) else value for value in series)  # not all at once
+        saved = [None if value is None else _saved(value) for value in rows]
         kind = pl.String if any(isinstance(value, str) for value in saved) else pl.Binary  # ``read`` takes no mixture
         return pl.Series(series.name, saved, kind)
     raise place.error(f"holds {dtype}, expected paths, bytes or arrays", first(series.is_not_null()))

@@ -1,13 +1,18 @@
 """Images and sounds of items in a Recommender."""
 
+import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from helpers import hash_encoder
 
 from fastrec import ArtifactError, ConfigError, DataError, Recommender, load, metrics
+from fastrec.data.checks import Place
+from fastrec.data.media import files
+from fastrec.data.read import read
 from fastrec.encode import MediaEncoder
 from fastrec.models import Audio, Image
 from fastrec.refit import refit
@@ -115,6 +120,23 @@ def test_saved_loaded_and_lived_on(seen, tower, tmp_path, picture, png):
     np.testing.assert_array_equal(later.similar_items("new red", 5).scores, again.similar_items("new red", 5).scores)
     later.add_items({"item_id": ["more"], "title": [""], "image": [png(picture(COLOURS[1], 97))]})
     assert "new blue" in list(later.similar_items("more", 24, by="image"))
+
+
+def test_arrays_of_different_shapes_in_one_column():
+    sounds = [np.zeros(9, np.int16), np.zeros((2, 900), np.float32), None, np.zeros(0)]
+    drawn = [np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3), np.uint8), None, np.zeros((2, 4, 3))]
+    for name, values in (("audio", sounds), ("Image", drawn)):
+        for table in (
+            {name: values},
+            pd.DataFrame({name: values}),
+            pl.DataFrame({name: pl.Series(values, dtype=pl.Object)}),
+        ):
+            column = files(read(table, what="items")[name], Place("fit", "items", name))
+            for value, got in zip(values, column.to_list(), strict=True):
+                assert (got is None) == (value is None)
+                if value is not None:
+                    found = np.load(io.BytesIO(got))
+                    assert found.shape == value.shape and found.dtype == value.dtype
 
 
 def test_training_anew_takes_new_images_and_their_mean(seen, tower, tmp_path, picture, png):
