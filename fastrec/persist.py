@@ -19,7 +19,7 @@ from fastrec.fresh import Fresh
 from fastrec.gate import Gate
 from fastrec.histories import Histories
 from fastrec.persist_sources import half_life, plain, read_source, write_source
-from fastrec.rerank import Reader, as_rerank
+from fastrec.rerank import Reader, Rerank, as_rerank
 from fastrec.reranking import Reranker
 from fastrec.retrieve import Index
 from fastrec.side import Links, Media
@@ -171,7 +171,10 @@ def read_state(folder: Any, *, mmap: bool, rerank: bool = True) -> tuple[State, 
     try:
         encoder = {name: config[name] for name in ("encoder", "encoder_fingerprint")}
         encoder["media"] = config.get("media", {})
-        settings = {**config["settings"], "rerank": as_rerank(config["settings"].get("rerank") if rerank else None)}
+        settings = {
+            **config["settings"],
+            "rerank": _rerank(config["settings"].get("rerank") if rerank else None),
+        }
         state, last = _state(config, arrays, tables), config.get("rerank")
         if settings["rerank"] is not None and last is not None:
             reader = Reader(settings["rerank"])
@@ -314,6 +317,13 @@ def _rerank_to_json(rerank: Reranker | None) -> dict[str, Any] | None:
     if rerank is None:
         return None
     return {"weight": rerank.weight, "fingerprint": rerank.reader.fingerprint if rerank.candidates else None}
+
+
+def _rerank(kept: Any) -> Rerank | None:
+    try:
+        return as_rerank(kept)
+    except ConfigError as error:  # the folder of the language model is gone
+        raise ConfigError(f"{error}; put it back, or load with rerank=False") from error
 
 
 def _links(arrays: artifact.Arrays, tables: dict[str, Any], n_items: int, n_nodes: int) -> Links:

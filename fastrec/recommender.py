@@ -384,7 +384,7 @@ def load(
     if encoder is None:
         check_encoder(folder, rec._encoder, saved["encoder_fingerprint"])
     for kind, (_, fingerprint) in saved["media"].items():
-        if kind in rec._media:
+        if isinstance(rec._media.get(kind), encode.MediaEncoder):
             check_encoder(folder, rec._media[kind], fingerprint, f"{kind}_encoder")
     if state.rerank is not None:
         check_fingerprint(folder, state.rerank.reader, saved.get("rerank_fingerprint"))

@@ -146,7 +146,7 @@ def material(state: State, encoder: Any = None) -> Material:
         for kind, found in state.embeddings.media.items():
             later = None if fresh is None or fresh.embeddings is None else fresh.embeddings.media.get(kind)
             whole = found if later is None else found.followed(later)
-            media[kind] = whole.take(np.where(kept < len(whole.known), kept, -1))
+            media[kind] = whole.take(np.where(kept < len(whole.known), kept, -1)).centred()
         texts = encode.texts_of(catalog, encoder)
         embeddings = Embeddings(np.ascontiguousarray(vectors[kept]), there[kept], texts, links, media)
     return Material(moved, catalog, embeddings, kept)

@@ -90,15 +90,27 @@ def learned(
         return 0.0, "rerank: too few events for a holdout, weight 0"
     able = np.flatnonzero((np.diff(past.held.indptr) > 0) & (np.diff(past.histories.indptr) > 0))
     able = np.random.default_rng(seed).permutation(able[able < past.n_users])
-    histories, held = past.histories.take(able), past.held.take(able)
-    found = pipeline.top_k(past.features, histories, min(count, histories.n_items), histories.seen(), popular)
-    wanted = _targets(found, held)
-    able = np.flatnonzero(wanted.any(axis=1))[: reader.settings.sample]
-    found = Candidates(found.rows[able], found.scores[able])
-    users, logs = read(reader, catalog, histories.take(able), found.rows)
+    parts: list[Candidates] = []
+    chosen: list[Any] = []
+    targets: list[Bool] = []
+    for start in range(0, len(able), pipeline.USERS_AT_ONCE):  # until there are enough: a user in ten may do
+        block = able[start : start + pipeline.USERS_AT_ONCE]
+        histories = past.histories.take(block)
+        found = pipeline.top_k(past.features, histories, min(count, histories.n_items), histories.seen(), popular)
+        wanted = _targets(found, past.held.take(block))
+        hit = np.flatnonzero(wanted.any(axis=1))[: reader.settings.sample - sum(map(len, chosen))]
+        parts.append(Candidates(found.rows[hit], found.scores[hit]))
+        chosen.append(block[hit])
+        targets.append(wanted[hit])
+        if sum(map(len, chosen)) == reader.settings.sample:
+            break
+    if not chosen:
+        return 0.0, "rerank: nobody of the holdout has a history, weight 0"
+    found, wanted = Candidates.concatenate(parts, count), np.concatenate(targets)
+    users, logs = read(reader, catalog, past.histories.take(np.concatenate(chosen)), found.rows)
     if len(users) < _FEWEST:
         return 0.0, f"rerank: {len(users)} users of the holdout have their next item among the best, weight 0"
-    fused, wanted = found.scores[users].astype(np.float64), wanted[able][users]
+    fused, wanted = found.scores[users].astype(np.float64), wanted[users]
     likely = np.zeros(fused.shape)
     for u, some in enumerate(logs):
         likely[u, : len(some)] = bonus(some, 1.0)

@@ -120,6 +120,13 @@ class Media:
                 mean = vectors[known].mean(axis=0, dtype=np.float64).astype(np.float32)
         return cls(np.where(known[:, None], vectors - mean, np.float32(0)), known, mean)
 
+    def centred(self) -> "Media":
+        """The same less the mean of these items."""
+        if not self.known.any():
+            return self
+        shift = self.vectors[self.known].mean(axis=0, dtype=np.float64).astype(np.float32)
+        return Media(np.where(self.known[:, None], self.vectors - shift, np.float32(0)), self.known, self.mean + shift)
+
     def followed(self, other: "Media") -> "Media":
         """The items of both, one behind the other."""
         return Media(

@@ -64,16 +64,17 @@ def _labels(catalog: Catalog, column: str) -> pl.DataFrame:
 
 def _triples(source: Any, items: Vocab, strict: bool, where: str, notes: list[str]) -> pl.DataFrame:
     frame = read(source, where=where, what="knowledge")
-    for name in ("head", "relation", "tail"):
-        checks.column(frame, name, name, where, "knowledge")
-    ends = frame.select(pl.col("head", "tail", "relation").cast(pl.String, strict=False))
+    names = ("head", "tail", "relation")
+    ends = pl.DataFrame(
+        [_text(checks.column(frame, name, name, where, "knowledge"), Place(where, "knowledge", name)) for name in names]
+    )
     missing = ends["head"].is_null() | ends["tail"].is_null()
     if strict and missing.any():
         row = int(np.flatnonzero(missing.to_numpy())[0])
         name = "head" if ends["head"].is_null()[row] else "tail"
         raise Place(where, "knowledge", name).error("the end of the triple is missing", row)
     ids = items.series.cast(pl.String)
-    known = pl.DataFrame({"name": pl.concat([_ITEM + ids, ids])}).with_columns(
+    known = pl.DataFrame({"name": pl.concat([ids, _ITEM + ids])}).with_columns(
         pl.Series("row", np.tile(np.arange(len(items)), 2))
     )
     known = known.unique("name", keep="first", maintain_order=True)
@@ -99,6 +100,18 @@ def _triples(source: Any, items: Vocab, strict: bool, where: str, notes: list[st
         ),
         pl.col("relation").fill_null(""),
     )
+
+
+def _text(series: pl.Series, place: Place) -> pl.Series:
+    """As text, null where missing (null, NaN, empty string); whole numbers that a gap made floats are whole again."""
+    if series.dtype.is_nested() or series.dtype in (pl.Object, pl.Binary):
+        raise place.error(f"holds {series.dtype}, expected ids or names", checks.first(series.is_not_null()))
+    text = series.cast(pl.String)
+    if series.dtype.is_float():
+        series = series.fill_nan(None)
+        whole = series.cast(pl.Int64, strict=False)
+        text = whole.cast(pl.String).zip_with((whole == series).fill_null(False), series.cast(pl.String))
+    return text.set(text == "", None)
 
 
 def _edges(frame: pl.DataFrame, relation: pl.Expr) -> pl.DataFrame:

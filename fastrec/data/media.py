@@ -1,6 +1,7 @@
 """Columns of images and sounds in two forms: String, the path of a file, and Binary, its bytes or an array as .npy."""
 
 import io
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from fastrec.data.checks import Place, first
 
 #: Names of the columns, in any case.
 MEDIA = ("image", "audio")
+#: Modes of Pillow that a PNG keeps.
+_PNG = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
 
 def files(series: pl.Series, place: Place) -> pl.Series:
@@ -23,24 +26,37 @@ def files(series: pl.Series, place: Place) -> pl.Series:
     if dtype == pl.Binary:
         return series
     if isinstance(dtype, pl.Struct) and {f.name for f in dtype.fields} >= {"bytes", "path"}:
-        data = series.struct.field("bytes")
-        return (data if data.null_count() < len(data) else series.struct.field("path")).alias(series.name)
+        data, paths = (series.struct.field(name) for name in ("bytes", "path"))
+        if data.null_count() == len(data):
+            return paths.alias(series.name)
+        if (row := first(data.is_null() & paths.is_not_null())) is not None:
+            raise place.error("holds a path without bytes beside bytes, expected one or the other", row)
+        return data.alias(series.name)
     if isinstance(dtype, (pl.List, pl.Array)) or dtype == pl.Object:
-        values = [None if value is None else _saved(value) for value in series.to_list()]
-        return pl.Series(series.name, values, pl.Binary)
+        rows = (value.to_list() if isinstance(value, pl.Series) else value for value in series)  # not all at once
+        saved = [None if value is None else _saved(value) for value in rows]
+        kind = pl.String if any(isinstance(value, str) for value in saved) else pl.Binary  # ``read`` takes no mixture
+        return pl.Series(series.name, saved, kind)
     raise place.error(f"holds {dtype}, expected paths, bytes or arrays", first(series.is_not_null()))
 
 
-def _saved(value: Any) -> bytes:
-    """An array as .npy; what is none becomes an empty one, which no reader takes."""
-    if isinstance(value, bytes):
-        return value
+def _saved(value: Any) -> str | bytes:
+    """A path, an image of Pillow as a file, or an array as .npy; what is none becomes an empty one, which no reader
+    takes."""
+    if isinstance(value, (bytes, PurePath)):
+        return value if isinstance(value, bytes) else str(value)
+    out = io.BytesIO()
+    if hasattr(value, "getexif"):  # only a file tells palettes, transparency and how it is to be turned
+        try:
+            value.save(out, "PNG" if value.mode in _PNG else "TIFF", exif=value.getexif(), compress_level=1)
+            return out.getvalue()
+        except Exception:  # it is read only now, and decoders raise what they like
+            return b"no image"
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
         array = np.empty(0)
     array = array if array.dtype.kind in "iufb" else np.empty(0)
-    out = io.BytesIO()
     np.save(out, array.astype(np.uint8) if _small(array) else array, allow_pickle=False)
     return out.getvalue()
 

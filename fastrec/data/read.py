@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from fastrec.data import files
 from fastrec.data.files import FOREIGN, first_line
+from fastrec.data.media import MEDIA
 from fastrec.errors import DataError
 
 _KINDS = "a pandas, polars or pyarrow table, a dict of arrays, a list of dicts, or a path"
@@ -159,9 +160,13 @@ def _series(name: str, values: Any, where: str, what: str) -> pl.Series:
     words = _words(name, values)
     if words is not None:
         return words
-    listed = [_plain(v) for v in (values.tolist() if hasattr(values, "tolist") else values)]
+    given = values.tolist() if hasattr(values, "tolist") else values
+    media = what == "items" and name.lower() in MEDIA  # as lists of numbers they would take many times the memory
+    listed = [v if media and isinstance(v, np.ndarray) else _plain(v) for v in given]
     _check_one_kind(name, listed, where, what)
     missing = [v is None for v in listed]
+    if media and any(isinstance(v, np.ndarray) for v in listed):
+        return pl.Series(name, listed, pl.Object)
     if any(isinstance(v, np.ndarray) for v in listed):
         return pl.Series(name, pa.array(listed, from_pandas=True))
     series = pl.Series(name, listed, strict=False)
@@ -213,6 +218,8 @@ def _kind_of_value(value: Any) -> str:
         return "str"
     if isinstance(value, datetime.datetime):
         return "datetime" if value.tzinfo is None else "datetime with a zone"
+    if hasattr(value, "getexif"):  # Pillow has a class for every format
+        return "image"
     return "list" if isinstance(value, (list, tuple, np.ndarray)) else type(value).__name__
 
 
@@ -225,9 +232,10 @@ def _check_one_kind(name: str, values: list[Any], where: str, what: str) -> None
         if first is None:
             first = (kind, row)
         elif kind != first[0]:
+            one, other = (f"{values[at]!r:.80} ({type(values[at]).__name__})" for at in (row, first[1]))
             raise DataError(
-                f"[{where}] {what}: column {name!r} mixes kinds: row {row} holds {value!r} ({type(value).__name__}), "
-                f"row {first[1]} {values[first[1]]!r} ({type(values[first[1]]).__name__}); expected one kind",
+                f"[{where}] {what}: column {name!r} mixes kinds: row {row} holds {one}, row {first[1]} {other}; "
+                "expected one kind",
                 column=name,
                 row=row,
             )

@@ -6,6 +6,7 @@ image must name one of the raster formats below and not more pixels than the lim
 
 import io
 import os
+import re
 import stat
 import warnings
 import wave
@@ -17,8 +18,10 @@ import numpy as np
 from fastrec.errors import BackendUnavailable
 from fastrec.types import F32
 
-#: Bytes of a file, pixels of an image, seconds of a sound.
-MOST_BYTES, MOST_PIXELS, MOST_SECONDS = 1 << 27, 40_000_000, 30.0
+#: Bytes of a file, pixels of an image, seconds of a sound and its samples in one.
+MOST_BYTES, MOST_PIXELS, MOST_SECONDS, MOST_RATE = 1 << 27, 40_000_000, 30.0, 1_000_000
+#: How much longer one side of an image may be: models enlarge the other to theirs, and this one with it.
+MOST_RATIO = 32
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _NUMPY = b"\x93NUMPY"
 
@@ -65,10 +68,10 @@ def image(data: bytes) -> Any:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # odd metadata is no reason not to look at the picture
             with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-                width, height = opened.size
-                if width * height > MOST_PIXELS:
-                    raise Unreadable(f"{width} x {height} pixels, expected at most {MOST_PIXELS:,}")
+                _check_size(*opened.size)
                 turned = ImageOps.exif_transpose(opened)
+                if turned.mode[0] in "IF":  # of more than 8 bits; a conversion by Pillow cuts them off at 255
+                    return Image.fromarray(_pixels(_shortened(np.asarray(turned), turned.mode)))
                 if turned.mode in ("P", "LA", "PA", "RGBA"):  # what is transparent is white
                     turned = turned.convert("RGBA")
                     white = Image.new("RGBA", turned.size, "white")
@@ -80,20 +83,32 @@ def image(data: bytes) -> Any:
         raise Unreadable(f"no image that can be decoded: {_line(error)}") from error
 
 
+def _check_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise Unreadable(f"{width} x {height} pixels, expected at most {MOST_PIXELS:,}")
+    if max(width, height) > MOST_RATIO * min(width, height):
+        raise Unreadable(f"{width} x {height} pixels, expected one side at most {MOST_RATIO} times the other")
+
+
+def _shortened(array: Any, mode: str) -> Any:
+    """Whole numbers of 16 bits as those of 8; 32 bits hold either."""
+    short = mode == "F" or (mode == "I" and array.max() <= 255)
+    return array if short else np.rint(array / 257).astype(np.int64)
+
+
 def _pixels(array: Any) -> Any:
-    """uint8 [H, W, 3] of an array [H, W], [H, W, 1 | 3 | 4] or [1 | 3 | 4, H, W]: to 255, or floats from 0 to 1."""
+    """uint8 [H, W, 3] of an array [H, W], [H, W, 1 | 3 | 4] or [1 | 3 | 4, H, W]: to 255, floats or bools to 1."""
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, 2)
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
         raise Unreadable(f"an array of shape {array.shape}, expected [H, W], [H, W, 3] or [3, H, W]")
-    if array.shape[0] * array.shape[1] > MOST_PIXELS:
-        raise Unreadable(f"{array.shape[1]} x {array.shape[0]} pixels, expected at most {MOST_PIXELS:,}")
+    _check_size(array.shape[1], array.shape[0])
     array = array[:, :, :3] if array.shape[2] == 4 else array
     if not np.isfinite(array).all():
         raise Unreadable("the array holds NaN or infinity")
-    if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
+    if array.dtype.kind in "fb" and array.min() >= 0 and array.max() <= 1:
         array = array * 255
     if array.min() < 0 or array.max() > 255:
         raise Unreadable(f"values from {array.min()} to {array.max()}, expected 0 to 255, or 0 to 1")
@@ -104,16 +119,14 @@ def _pixels(array: Any) -> Any:
 def sound(data: bytes, rate: int) -> F32:
     """Mono samples at ``rate`` a second, float32 [samples], the first MOST_SECONDS of it. Raises Unreadable.
 
-    An array [samples] or [channels, samples] is taken to be at that rate. WAV needs nothing else; other formats need
-    the extra ``audio``.
+    An array [samples] or [channels, samples] is taken to be at that rate, and whole numbers to be of 16 bits, or of 32
+    where one is larger. WAV needs nothing else; other formats need the extra ``audio``.
     """
     if data.startswith(_NUMPY):
         array, own = _array(data), rate
-        if array.ndim == 2:
-            array = array.mean(axis=0 if array.shape[0] <= array.shape[1] else 1)
-        if array.ndim != 1:
+        if array.ndim not in (1, 2):
             raise Unreadable(f"an array of shape {array.shape}, expected [samples] or [channels, samples]")
-        samples = array.astype(np.float32)
+        samples = _samples(array) if array.size else np.empty(0, np.float32)
     else:
         samples, own = _wav(data) if data[:4] == b"RIFF" else _soundfile(data)
     if not np.isfinite(samples).all() or not len(samples):
@@ -126,6 +139,17 @@ def sound(data: bytes, rate: int) -> F32:
     return np.ascontiguousarray(samples, np.float32)
 
 
+def _samples(array: Any) -> F32:
+    """Mono samples of an array that is not empty."""
+    if array.dtype.kind in "iu":
+        whole = array.astype(np.float64)
+        array = whole / (1 << (15 if np.abs(whole).max() <= 1 << 15 else 31))
+    if array.ndim == 2:
+        array = array.mean(axis=0 if array.shape[0] <= array.shape[1] else 1)
+    found: F32 = array.astype(np.float32)
+    return found
+
+
 def _wav(data: bytes) -> tuple[F32, int]:
     """(mono samples from -1 to 1, their rate) of PCM of 8 to 32 bits."""
     try:
@@ -136,7 +160,7 @@ def _wav(data: bytes) -> tuple[F32, int]:
         return _soundfile(data)  # floating point and compressed WAV
     except Exception as error:
         raise Unreadable(f"no sound that can be decoded: {_line(error)}") from error
-    if width not in (1, 2, 3, 4) or not 0 < rate <= 1_000_000 or channels < 1:
+    if width not in (1, 2, 3, 4) or not 0 < rate <= MOST_RATE or channels < 1:
         raise Unreadable(f"{8 * width} bits at {rate} a second on {channels} channels")
     raw = raw[: len(raw) // (width * channels) * width * channels]
     if width == 1:
@@ -156,8 +180,12 @@ def _soundfile(data: bytes) -> tuple[F32, int]:
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             rate = int(file.samplerate)
+            if not 0 < rate <= MOST_RATE:
+                raise Unreadable(f"{rate:,} samples a second, expected at most {MOST_RATE:,}")
             samples = file.read(int(MOST_SECONDS * rate), dtype="float32", always_2d=True)
         return samples.mean(axis=1), rate
+    except Unreadable:
+        raise
     except Exception as error:
         raise Unreadable(f"no sound that can be decoded: {_line(error)}") from error
 
@@ -174,4 +202,6 @@ def _array(data: bytes) -> Any:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]:.120}"
+    """The first line, without addresses in memory: two runs say the same."""
+    text = re.sub(r" <\S+ object at 0x\w+>", "", (str(error).strip().splitlines() or [""])[0])
+    return f"{type(error).__name__}: {text:.120}"

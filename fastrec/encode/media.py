@@ -74,16 +74,21 @@ class MediaEncoder:
     @property
     def dimension(self) -> int:
         """D. Reads the settings of the model, does not load it."""
-        config = modelfiles.read_json(self._located() / "config.json")
+        folder = self._located()
+        config = modelfiles.read_json(folder / "config.json")
         if config is None:
-            raise ArtifactError(f"[encode] {self._located()} has no config.json: no folder of a transformers model")
-        for name in ("projection_dim", "hidden_size"):
-            if isinstance(config.get(name), int):
-                return int(config[name])
-        inner = (config.get("vision_config") or {}).get("hidden_size")
-        if not isinstance(inner, int):
-            raise ArtifactError(f"[encode] {self._located()}/config.json names no projection_dim or hidden_size")
-        return inner
+            raise ArtifactError(f"[encode] {folder} has no config.json: no folder of a transformers model")
+        width = _width(config)
+        if width is None:  # what is as usual is left out of some files
+            from transformers import AutoConfig
+
+            try:
+                width = _width(AutoConfig.from_pretrained(folder, local_files_only=True).to_dict(), whole=True)
+            except Exception as error:  # transformers raises what it likes
+                raise ArtifactError(f"[encode] {folder}/config.json: {modelfiles.line(error)}") from error
+        if width is None:
+            raise ArtifactError(f"[encode] {folder}/config.json names no projection_dim or hidden_size")
+        return width
 
     @property
     def fingerprint(self) -> str:
@@ -162,6 +167,9 @@ class MediaEncoder:
         for batch in _batches(decoded(), self.kind, self._load().rate if first else 0):
             with self._lock:
                 vectors = unit_rows(self._load().forward([value for _, value in batch]))
+            if vectors.shape[1] != out.shape[1]:
+                message = f"{self._located()}: vectors of {vectors.shape[1]} dimensions, its config.json says"
+                raise ArtifactError(f"[encode] {message} {out.shape[1]}")
             found |= {keys[row]: vector for (row, _), vector in zip(batch, vectors, strict=True)}
             if cache is not None:
                 cache.put([keys[row] for row, _ in batch], vectors)
@@ -170,7 +178,13 @@ class MediaEncoder:
                 out[row] = found[key]
 
     def _decode(self, data: bytes) -> Any:
-        return decoding.image(data) if self.kind == "image" else decoding.sound(data, self._load().rate)
+        if self.kind == "image":
+            return decoding.image(data)
+        tower = self._load()
+        samples = decoding.sound(data, tower.rate)
+        if len(samples) < tower.least:
+            raise Unreadable(f"{len(samples)} samples at {tower.rate:,} a second, the model needs {tower.least}")
+        return samples
 
     def _located(self) -> Path:
         with self._lock:
@@ -194,6 +208,16 @@ class MediaEncoder:
                 folder = default_cache_dir(self._cache_dir) / "embeddings"
                 self._cache = VectorCache(folder, self.fingerprint, self.dimension, self._cache_bytes)
             return self._cache
+
+
+def _width(config: dict[str, Any], whole: bool = False) -> int | None:
+    """D of a model by its settings; None where they do not tell. Only of the ``whole`` settings what is not there says
+    something: that the two towers end in one space without a projection."""
+    towers = [config[name] for name in ("vision_config", "audio_config") if isinstance(config.get(name), dict)]
+    found = config.get("projection_dim" if towers else "hidden_size")
+    if found is None and towers and whole:
+        found = towers[0].get("hidden_size")
+    return found if isinstance(found, int) else None
 
 
 def _batches(decoded: Iterable[tuple[int, Any]], kind: str, rate: int) -> Iterator[list[tuple[int, Any]]]:

@@ -29,7 +29,7 @@ _FEATURES = {"image": "get_image_features", "audio": "get_audio_features"}
 class Tower:
     """The model of a folder for one kind of input: "image" or "audio".
 
-    rate: samples a second that it wants of a sound; most: samples, at most (0: no limit)
+    rate: samples a second that it wants of a sound; least, most: samples, at least and at most (0: no limit)
     Raises ArtifactError for a folder that holds no such model, BackendUnavailable for a missing device.
     """
 
@@ -60,6 +60,10 @@ class Tower:
         self._pooled = pooled
         self.rate = int(getattr(self._reader, "sampling_rate", 0) or 0)
         self.most = int(getattr(self._reader, "nb_max_samples", 0) or 0)
+        self.least = 1
+        kernels, strides = (getattr(model.config, name, None) or () for name in ("conv_kernel", "conv_stride"))
+        for kernel, stride in zip(reversed(kernels), reversed(strides), strict=False):  # without padding
+            self.least = (self.least - 1) * int(stride) + int(kernel)
         if kind == "audio" and not self.rate:
             raise ConfigError(f"[encode] {folder} names no sampling rate: it is no audio model")
 

@@ -121,7 +121,7 @@ class _Run:
         seen = torch.from_numpy(np.bincount(sequences.items, minlength=interactions.n_items) > 0).to(self.device)
         texts = None if embeddings is None else torch.tensor(embeddings.vectors, device=self.device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seed % (1 << 63))  # it takes no larger one
             self.network = Network(
                 s.backbone, s.width, s.layers, s.heads, s.length, s.time_gaps, s.strengths, s.kinds, texts, seen
             ).to(self.device)

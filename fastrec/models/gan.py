@@ -107,7 +107,7 @@ class Gan:
         torch.set_num_threads(1)  # the same sums whatever the machine has
         try:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed or 0)
+                torch.manual_seed((self.seed or 0) % (1 << 63))  # it takes no larger one
                 return self._descend(likes)
         finally:
             torch.set_num_threads(before)

@@ -26,8 +26,10 @@ _DEFAULT_LENGTH = 1024
 class CausalModel:
     """The model and the tokenizer of a folder, on a device, in float32.
 
-    most: tokens that fit into the positions of the model; begin: the tokens that its texts begin with
-    Raises ArtifactError for a folder that holds no causal model, BackendUnavailable for a device that is not there.
+    most: tokens that fit into the positions of the model; begin: the tokens that its texts begin with; blank: those of
+        a text without any
+    Raises ArtifactError for a folder that holds no causal model, ConfigError for one whose model looks ahead,
+    BackendUnavailable for a device that is not there.
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
@@ -42,12 +44,24 @@ class CausalModel:
         self.most = min([p for p in positions if isinstance(p, int) and p > 0] or [_DEFAULT_LENGTH], default=0)
         if self.most < 8:
             raise ConfigError(f"[rerank] {folder} has {self.most} positions, expected at least 8")
-        begin = self._tokenizer.bos_token_id
+        begin, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         self.begin = [int(begin)] if isinstance(begin, int) else []
+        self.blank = self.begin or self.tokenize("\n") or [int(end) if isinstance(end, int) else 0]
         takes = inspect.signature(self._model.forward).parameters
         self._few = "logits_to_keep" in takes
         self._cache = "cache" if "cache" in takes else "past_key_values"  # the older name
         self._shares = True
+        self._check_causal(folder)
+
+    def _check_causal(self, folder: Path) -> None:
+        """What follows a token must not change what is said of it; BERT and its like load as causal models, too."""
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ids = torch.tensor([[0, 0], [0, 1]], device=self.device) % int(self._model.config.vocab_size)
+            first, second = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, 0].float()
+        if float((first - second).abs().max()) > 1e-5 * float(first.abs().max()):
+            name = type(self._model).__name__
+            raise ConfigError(f"[rerank] {folder}: {name} looks at what follows, expected a causal language model")
 
     def tokenize(self, text: str) -> list[int]:
         """Tokens without special ones."""
@@ -78,7 +92,8 @@ class CausalModel:
         """By way of the cache; None for a model whose cache cannot be shared."""
         first = self._model(input_ids=ids_BL, use_cache=True, **({"logits_to_keep": 1} if self._few else {}))
         cache: Any = next((c for n in ("cache", "past_key_values") if (c := getattr(first, n, None)) is not None), None)
-        if not hasattr(cache, "batch_select_indices"):
+        parts = (cache, *getattr(cache, "layers", ()))  # the state of a recurrent layer has no such selection
+        if not all(hasattr(part, "batch_select_indices") for part in parts):
             _LOG.warning("[rerank] %s shares no beginnings: each candidate is read whole", type(self._model).__name__)
             self._shares = False
             return None

@@ -117,25 +117,20 @@ class Reader:
         return modelfiles.digest(self._located(), _FORMAT, "rerank")
 
     def likelihoods(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> list[F32]:
-        """ln p of each user's candidates by ``settings.likelihood``, float32 [C_u]; NaN for an empty title.
+        """ln p of each user's candidates by ``settings.likelihood``, float32 [C_u]; NaN for a title without a token.
 
         histories: titles of each of B users, oldest first; candidates: titles of the C_u candidates of each
         """
         titles = [[title.strip() for title in row] for row in candidates]
-        found = self._read([[t for t in h if t] for h in histories], [[t for t in row if t] for row in titles])
+        found = self._read([[t for t in h if t] for h in histories], titles)
         if self.settings.likelihood == "lift":
             with self._lock:
-                self._read_alone(sorted({t for row in titles for t in row if t} - self._alone.keys()))
+                self._read_alone(sorted({t for row in titles for t in row} - self._alone.keys()))
                 found = [
-                    f - np.array([self._alone[t] for t in row if t], np.float32)
+                    f - np.array([self._alone[t] for t in row], np.float32)
                     for f, row in zip(found, titles, strict=True)
                 ]
-        out = []
-        for row, some in zip(titles, found, strict=True):
-            all_of_them = np.full(len(row), np.nan, np.float32)
-            all_of_them[[bool(t) for t in row]] = some
-            out.append(all_of_them)
-        return out
+        return found
 
     def _read_alone(self, titles: Sequence[str]) -> None:
         for start in range(0, len(titles), 256):
@@ -143,21 +138,22 @@ class Reader:
             self._alone.update(zip(some, self._read([[]], [some])[0].tolist(), strict=True))
 
     def _read(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> list[F32]:
-        """ln p of candidates that are not empty; the sum or, where asked for, the mean of the tokens."""
-        out = [np.zeros(len(row), np.float32) for row in candidates]
+        """ln p of candidates; the sum or, where asked for, the mean of the tokens, and NaN where there are none."""
+        out = [np.full(len(row), np.nan, np.float32) for row in candidates]
         with self._lock:
             model = self._load()
-            titles = [[self._ids(f"{t}\n")[: model.most // 2] for t in row] for row in candidates]
+            titles = [[self._ids(f"{t}\n" if t else "")[: model.most // 2] for t in row] for row in candidates]
+            readable = [[i for i, title in enumerate(row) if title] for row in titles]
             contexts = [
                 self._context(h, model.most - max(map(len, row), default=0))
                 for h, row in zip(histories, titles, strict=True)
             ]
             lengths = np.array([len(c) for c in contexts], np.int64)
-            for batch in _equal(lengths, np.array([len(row) for row in titles], np.int64), model.device.type):
-                found = model.read([contexts[u] for u in batch], [titles[u] for u in batch])
+            for batch in _equal(lengths, np.array([len(row) for row in readable], np.int64), model.device.type):
+                found = model.read([contexts[u] for u in batch], [[titles[u][i] for i in readable[u]] for u in batch])
                 for u, logs in zip(batch.tolist(), found, strict=True):
                     mean = self.settings.likelihood == "mean"
-                    out[u][:] = [log / len(t) if mean else log for log, t in zip(logs, titles[u], strict=True)]
+                    out[u][readable[u]] = logs / [len(titles[u][i]) if mean else 1 for i in readable[u]]
                 self.cost.users += len(batch)
                 self.cost.history_tokens += int(lengths[batch].sum())
                 self.cost.title_tokens += sum(len(t) for u in batch for t in titles[u])
@@ -166,7 +162,7 @@ class Reader:
     def _context(self, history: Sequence[str], room: int) -> list[int]:
         """Tokens of a history that leave room for a title: the oldest titles go first."""
         model = self._load()
-        head = [*model.begin, *self._ids(self.settings.prompt)] or self._ids("\n")
+        head = [*model.begin, *self._ids(self.settings.prompt)] or model.blank
         parts = [self._ids(f"{title}\n") for title in history]
         while parts and len(head) + sum(map(len, parts)) > room:
             parts.pop(0)

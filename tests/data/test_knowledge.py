@@ -71,3 +71,21 @@ def test_an_entity_is_no_label_of_the_same_name():
     links = clean(EVENTS, ITEMS, knowledge=triples).links
     assert links.n_nodes == 3 + len({"brand x", "p", "q", "entity"})
     assert np.max(links.tails) == links.n_nodes - 1
+
+
+def test_ids_that_a_gap_made_floats_and_empty_ends():
+    events = {"user_id": ["u", "u"], "item_id": [1, 123456789]}
+    triples = pl.DataFrame({"head": [1.0, 123456789.0, None, 1.0], "tail": [2.5, 1.0, 7.0, float("nan")]})
+    found = clean(events, knowledge=triples.with_columns(relation=pl.lit("r")))
+    assert edges(found.links) == {(0, 2), (0, 1)} and found.links.names == ("2.5",)
+    assert "4 triples, 2 without an end left out, 2 of 2 items named" in found.report.notes[-1]
+    texts = {"head": ["1", "123456789"], "relation": ["r", "r"], "tail": ["", "x"]}
+    assert clean(events, knowledge=texts).links.names == ("x",)  # "" is no thing that two items have in common
+    with pytest.raises(DataError, match="column 'tail' row 0: holds List"):
+        clean(events, knowledge=texts | {"tail": [["a"], ["b"]]})
+
+
+def test_the_id_itself_comes_before_the_form_with_item():
+    triples = {"head": ["a", "item:a"], "relation": ["r", "r"], "tail": ["x", "y"]}
+    found = clean({"user_id": ["u", "u"], "item_id": ["a", "item:a"]}, knowledge=triples)
+    assert found.links.heads.tolist() == [0, 1]

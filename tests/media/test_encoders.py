@@ -1,5 +1,6 @@
 """Encoders of images and sounds: as transformers has them, cached by content, with what cannot be read left out."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -189,3 +190,32 @@ def test_what_may_be_an_encoder(tower):
     np.testing.assert_allclose(made.encode(["a", None])[0], [[0.6, 0.8], [0, 0]])
     with pytest.raises(DataError, match=r"image_encoder .* gave shape"):
         as_media("image", lambda values: np.full((len(values), 2), np.nan)).encode(["a"])
+
+
+def test_a_sound_that_is_too_short_is_named_and_the_others_stand(tower, tone):
+    # The convolutions read 10 samples, and 8 of what came of those: 45 of them make one frame.
+    encoder = MediaEncoder("audio", tower("wav2vec2"))
+    assert encoder._load().least == 45
+    click, frame = (tone(440, seconds=n / 8000) for n in (44, 45))
+    vectors, bad = encoder.encode([tone(440), click, frame])
+    assert vectors.any(axis=1).tolist() == [True, False, True]
+    assert bad == {1: "44 samples at 8,000 a second, the model needs 45"}
+
+
+def test_the_image_half_of_clip_alone_has_its_own_width(tower, tmp_path, pictures):
+    import transformers
+
+    whole = transformers.AutoModel.from_pretrained(tower("clip"))
+    whole.vision_model.config.projection_dim = 24  # which this half does not use
+    transformers.CLIPVisionModel(whole.config.vision_config).save_pretrained(tmp_path)
+    transformers.AutoImageProcessor.from_pretrained(tower("clip")).save_pretrained(tmp_path)
+    encoder = MediaEncoder("image", tmp_path)
+    assert encoder.dimension == 32 and encoder.encode(pictures)[0].shape == (len(pictures), 32)
+
+
+@pytest.mark.parametrize(("kind", "width"), [("siglip", 768), ("clip", 512), ("vit", 768)])
+def test_settings_that_are_as_usual_may_be_left_out(tmp_path, kind, width):
+    # As in google/siglip-base-patch16-224.
+    inner = {} if kind == "vit" else {"vision_config": {"model_type": f"{kind}_vision_model"}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, **inner}))
+    assert MediaEncoder("image", tmp_path).dimension == width

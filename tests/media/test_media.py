@@ -1,14 +1,21 @@
 """Images and sounds of items in a Recommender."""
 
+import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from helpers import hash_encoder
 
-from fastrec import ConfigError, DataError, Recommender, load, metrics
+from fastrec import ArtifactError, ConfigError, DataError, Recommender, load, metrics
+from fastrec.data.checks import Place
+from fastrec.data.media import files
+from fastrec.data.read import read
+from fastrec.encode import MediaEncoder
 from fastrec.models import Audio, Image
+from fastrec.refit import refit
 
 COLOURS = {0: (200, 30, 40), 1: (30, 40, 220)}
 
@@ -60,6 +67,8 @@ def test_a_missing_image_adds_nothing(seen):
 
 
 def test_columns_in_every_form(events, items, tower, picture, png, tmp_path):
+    from PIL import Image
+
     arrays = [picture(COLOURS[int(i[1:]) % 2], seed=int(i[1:])) for i in items["item_id"]]
     paths = []
     for n, array in enumerate(arrays):
@@ -71,6 +80,8 @@ def test_columns_in_every_form(events, items, tower, picture, png, tmp_path):
         "paths": plain | {"image": paths},
         "bytes": plain | {"Image": data},
         "arrays": plain | {"image": arrays},
+        "pathlib": plain | {"image": [Path(p) for p in paths]},
+        "pillow": plain | {"image": [Image.open(paths[0]), *map(Image.fromarray, arrays[1:])]},
         "one array": plain | {"image": np.stack(arrays)},
         "pandas": pl.DataFrame({**plain, "image": paths}).to_pandas(),
         "hugging face": pl.DataFrame({**plain, "image": [{"bytes": d, "path": None} for d in data]}),
@@ -81,6 +92,11 @@ def test_columns_in_every_form(events, items, tower, picture, png, tmp_path):
         np.testing.assert_allclose(rec._fitted("test").embeddings.media["image"].vectors, want, atol=1e-6, err_msg=name)
     with pytest.raises(DataError, match=r"column 'image' row 0: holds Int64, expected paths, bytes or arrays"):
         fit(events, plain | {"image": list(range(42))}, tower("clip"))
+    with pytest.raises(DataError, match=r"column 'image' mixes kinds: row 1 holds b'.{0,80} \(bytes\), row 0"):
+        fit(events, plain | {"image": [Path(paths[0]), data[1], *paths[2:]]}, tower("clip"))
+    mixed = [{"bytes": None, "path": paths[0]}, *({"bytes": d, "path": None} for d in data[1:])]
+    with pytest.raises(DataError, match="column 'image' row 0: holds a path without bytes beside bytes"):
+        fit(events, plain | {"image": mixed}, tower("clip"))
 
 
 def test_saved_loaded_and_lived_on(seen, tower, tmp_path, picture, png):
@@ -104,6 +120,47 @@ def test_saved_loaded_and_lived_on(seen, tower, tmp_path, picture, png):
     np.testing.assert_array_equal(later.similar_items("new red", 5).scores, again.similar_items("new red", 5).scores)
     later.add_items({"item_id": ["more"], "title": [""], "image": [png(picture(COLOURS[1], 97))]})
     assert "new blue" in list(later.similar_items("more", 24, by="image"))
+
+
+def test_arrays_of_different_shapes_in_one_column():
+    sounds = [np.zeros(9, np.int16), np.zeros((2, 900), np.float32), None, np.zeros(0)]
+    drawn = [np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3), np.uint8), None, np.zeros((2, 4, 3))]
+    for name, values in (("audio", sounds), ("Image", drawn)):
+        for table in (
+            {name: values},
+            pd.DataFrame({name: values}),
+            pl.DataFrame({name: pl.Series(values, dtype=pl.Object)}),
+        ):
+            column = files(read(table, what="items")[name], Place("fit", "items", name))
+            for value, got in zip(values, column.to_list(), strict=True):
+                assert (got is None) == (value is None)
+                if value is not None:
+                    found = np.load(io.BytesIO(got))
+                    assert found.shape == value.shape and found.dtype == value.dtype
+
+
+def test_training_anew_takes_new_images_and_their_mean(seen, tower, tmp_path, picture, png):
+    seen.save(tmp_path / "m")
+    rec = load(tmp_path / "m", encoder=hash_encoder)
+    pictures = [png(picture((240, 240, 10), seed)) for seed in range(30)]
+    rec.add_items({"item_id": [f"n{i}" for i in range(30)], "title": [""] * 30, "image": pictures})
+    rec.save(tmp_path / "m")
+    refit(tmp_path / "m", force=True, encoder=hash_encoder)
+    state = load(tmp_path / "m", encoder=hash_encoder)._fitted("test")
+    found = state.embeddings.media["image"]
+    np.testing.assert_allclose(found.vectors[found.known].mean(axis=0), 0, atol=1e-6)
+    want, _ = MediaEncoder("image", tower("clip")).encode(pictures)
+    np.testing.assert_allclose(
+        found.vectors[state.items.rows([f"n{i}" for i in range(30)])] + found.mean, want, atol=1e-5
+    )
+
+
+def test_a_function_in_place_of_the_model_that_was_saved(seen, tower, tmp_path):
+    seen.save(tmp_path / "m")
+    again = load(tmp_path / "m", encoder=hash_encoder, image_encoder=lambda values: np.ones((len(values), 24)))
+    np.testing.assert_array_equal(again.recommend("u0", 9).scores, seen.recommend("u0", 9).scores)
+    with pytest.raises(ArtifactError, match="image_encoder"):
+        load(tmp_path / "m", encoder=hash_encoder, image_encoder=tower("clip", seed=1))
 
 
 def test_the_log_brings_new_items_back(events, shown, tower, tmp_path, picture, png):

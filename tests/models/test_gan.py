@@ -64,6 +64,10 @@ def test_the_seed_decides_and_nothing_else(monkeypatch):
     assert (dataclasses.replace(model, seed=1).fit(data, None, "next").vectors != first).any()
 
 
+def test_a_seed_of_any_size():
+    assert np.isfinite(dataclasses.replace(SMALL, steps=1, seed=2**70).fit(groups(), None, "next").vectors).all()
+
+
 def test_torchs_own_state_is_left_alone():
     import torch
 

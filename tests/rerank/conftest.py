@@ -39,6 +39,10 @@ def config_of(kind, vocabulary, width=32, positions=128):
     }  # fmt: skip
     if kind == "bloom":  # no positions of its own, and other names
         return transformers.BloomConfig(vocab_size=vocabulary, hidden_size=width, n_layer=2, n_head=4)
+    if kind == "mamba":  # a recurrence: there are no keys and values to share
+        return transformers.MambaConfig(vocab_size=vocabulary, hidden_size=width, num_hidden_layers=2, state_size=4)
+    if kind == "bert":
+        return transformers.BertConfig(**common, intermediate_size=64)
     if kind == "opt":  # positions by the mask
         return transformers.OPTConfig(**common, ffn_dim=64, word_embed_proj_dim=width, dropout=0.0)
     if kind == "gpt_neox":

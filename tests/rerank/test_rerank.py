@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from helpers import hash_encoder
 
-from fastrec import ArtifactError, ConfigError, Recommender, Rerank, load, metrics, split
+from fastrec import ArtifactError, ConfigError, Recommender, Rerank, load, metrics, pipeline, split
 from fastrec.reranking import best_weight
 
 spec = spec_from_file_location("rerank_models", Path(__file__).with_name("conftest.py"))
@@ -110,7 +110,9 @@ def test_other_weights_of_the_model_are_noticed(events, items, histories, tmp_pa
         load(tmp_path / "m")
     assert len(load(tmp_path / "m", rerank=False).recommend("u1", 3)) == 3
     shutil.rmtree(folder)
-    with pytest.raises(ConfigError, match=r"\[rerank\] model=.*there is none of this name"):
+    with pytest.raises(
+        ConfigError, match=r"\[rerank\] model=.*there is none of this name; put it back, or .* rerank=False"
+    ):
         load(tmp_path / "m")
     assert len(load(tmp_path / "m", rerank=False).recommend("u1", 3)) == 3
 
@@ -136,6 +138,19 @@ def test_a_useless_model_gets_no_weight(events, items, random_gpt2, weights):
     read = last.reader.cost.users
     rec.recommend(["u1", "u2"], 9)
     assert last.reader.cost.users == read  # a stage of weight 0 reads nothing
+
+
+def test_only_so_many_users_are_searched_for_as_the_weight_needs(events, items, random_gpt2, monkeypatch):
+    searched, top_k = [], pipeline.top_k
+    monkeypatch.setattr(pipeline, "USERS_AT_ONCE", 8)
+    monkeypatch.setattr(pipeline, "top_k", lambda f, h, *rest: searched.append(h.n_users) or top_k(f, h, *rest))
+    told = []
+    for sample in (20, 21, 500):
+        searched.clear()
+        rec = fit(events, items, random_gpt2, weight="learned", candidates=20, sample=sample)
+        told.append(([n for n in rec.report.notes if n.startswith("rerank:")][0], sum(searched)))
+    assert "learned on 20 users" in told[0][0] and "learned on 21 users" in told[1][0]
+    assert told[0][1] < told[2][1] and set(searched[:-1]) == {8}
 
 
 def test_a_model_trained_on_behaviour_helps(tmp_path):
