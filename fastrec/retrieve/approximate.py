@@ -41,6 +41,8 @@ _SPARE = 512
 _NEAR_TIES = 32
 #: Items with the largest bias: candidates of everyone.
 _BIASES = 1024
+#: FAISS reads codes of so many numbers at once, and other lengths one number at a time.
+_LANES = 16
 _TRAIN_PER_CELL, _MOST_CELLS = 48, 1 << 15
 
 
@@ -62,7 +64,7 @@ def _faiss() -> Any:
 class Index:
     """An index over the N items of ``Features``.
 
-    index: faiss.IndexIVF over float32 [N, D + 1]
+    index: faiss.IndexIVF over float32 [N, D + 1 and zeros up to a multiple of 16]
     probes: cells that are looked at
     recall: of the best 10 of the exact search, the share that was found for the sample of users
     bias: float32 [N], what stands in the index
@@ -101,14 +103,15 @@ def build(features: Features, sample: Queries, *, recall: float = RECALL, seed: 
     learned, bias = rows[chosen], features.bias[chosen]
     centroids = cells.train(learned, count, seed)
     packed = ops.pack_items(centroids, dtype="int8")
-    quantizer = faiss.IndexFlatIP(dims + 1)
-    quantizer.add(_with_bias(centroids, cells.means(bias, cells.nearest(learned, packed), count)))
+    width = -(-(dims + 1) // _LANES) * _LANES
+    quantizer = faiss.IndexFlatIP(width)
+    quantizer.add(_with_bias(centroids, cells.means(bias, cells.nearest(learned, packed), count), width))
     kind = faiss.ScalarQuantizer.QT_8bit
-    index = faiss.IndexIVFScalarQuantizer(quantizer, dims + 1, count, kind, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexIVFScalarQuantizer(quantizer, width, count, kind, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = False  # or every code would depend on how faiss itself breaks a tie between two cells
-    index.train(_with_bias(learned, bias))  # the cells are there already: only the ranges of the codes
+    index.train(_with_bias(learned, bias, width))  # the cells are there already: only the ranges of the codes
     for start in range(0, n, 1 << 16):
-        part = _with_bias(rows[start : start + (1 << 16)], features.bias[start : start + (1 << 16)])
+        part = _with_bias(rows[start : start + (1 << 16)], features.bias[start : start + (1 << 16)], width)
         ids, lists = np.arange(start, start + len(part)), cells.nearest(rows[start : start + (1 << 16)], packed)
         index.add_core(len(part), faiss.swig_ptr(part), faiss.swig_ptr(ids), faiss.swig_ptr(lists))
     wanted = exact.search(features, sample, min(RESULTS, n)).rows
@@ -138,8 +141,11 @@ def build(features: Features, sample: Queries, *, recall: float = RECALL, seed: 
     return Index(index, high, found, features.bias)
 
 
-def _with_bias(rows: Any, bias: Any) -> F32:
-    return np.concatenate([rows, np.asarray(bias, np.float32)[:, None]], axis=1, dtype=np.float32)
+def _with_bias(rows: Any, bias: Any, width: int) -> F32:
+    """float32 [n, width]: the rows, the bias, and zeros."""
+    out = np.zeros((len(rows), width), np.float32)
+    out[:, : rows.shape[1]], out[:, rows.shape[1]] = rows, bias
+    return out
 
 
 def _share(wanted: I64, found: I64) -> float:
@@ -250,7 +256,7 @@ def _named(
     """What that many cells of the index have for each user, row -1 where they have less: enough that k may remain
     without what the user may not have."""
     faiss = _faiss()
-    vectors = _with_bias(queries.vectors, np.ones(len(queries.vectors), np.float32))
+    vectors = _with_bias(queries.vectors, np.ones(len(queries.vectors), np.float32), index.index.d)
     spare = sum((np.diff(x.indptr) for x in (seen, deny) if x is not None), np.zeros(len(vectors), np.int64))
     selector = None if free is None else faiss.IDSelectorBitmap(np.packbits(free, bitorder="little"))
     found: list[I64] = [np.empty(0, np.int64)] * len(vectors)
