@@ -68,12 +68,14 @@ class Index:
     probes: cells that are looked at
     recall: of the best 10 of the exact search, the share that was found for the sample of users
     bias: float32 [N], what stands in the index
+    coarse: the centroids of the cells with their mean bias, as score_topk walks them
     """
 
     index: Any = field(repr=False)
     probes: int
     recall: float
     bias: F32 = field(repr=False)
+    coarse: ops.PackedItems = field(repr=False)
 
     @property
     def note(self) -> str:
@@ -86,7 +88,22 @@ class Index:
     @classmethod
     def from_bytes(cls, data: Any, probes: int, recall: float, bias: F32) -> "Index":
         """The reverse of ``to_bytes``; BackendUnavailable without FAISS."""
-        return cls(_faiss().deserialize_index(np.array(data)), probes, recall, bias)
+        index = _faiss().deserialize_index(np.array(data))
+        coarse = ops.pack_items(index.quantizer.reconstruct_n(0, index.nlist), dtype="int8")
+        return cls(index, probes, recall, bias, coarse)
+
+    def named(self, vectors: F32, count: int, probes: int, selector: Any) -> I64:
+        """int64 [B, count]: rows that the nearest cells have for vectors [B, D + 1 and zeros], -1 where they have less.
+
+        The cells are found by score_topk, and not by the index itself: that takes a quarter of the time.
+        """
+        faiss, users = _faiss(), len(vectors)
+        near, cell = ops.score_topk(vectors, self.coarse, probes)
+        scores, rows = np.empty((users, count), np.float32), np.empty((users, count), np.int64)
+        pointers = [faiss.swig_ptr(x) for x in (cell, near, scores, rows)]
+        parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
+        self.index.search_preassigned_c(users, faiss.swig_ptr(vectors), count, *pointers, False, parameters)
+        return rows
 
 
 def build(features: Features, sample: Queries, *, recall: float = RECALL, seed: int = 0) -> Index:
@@ -105,7 +122,9 @@ def build(features: Features, sample: Queries, *, recall: float = RECALL, seed: 
     packed = ops.pack_items(centroids, dtype="int8")
     width = -(-(dims + 1) // _LANES) * _LANES
     quantizer = faiss.IndexFlatIP(width)
-    quantizer.add(_with_bias(centroids, cells.means(bias, cells.nearest(learned, packed), count), width))
+    centres = _with_bias(centroids, cells.means(bias, cells.nearest(learned, packed), count), width)
+    quantizer.add(centres)
+    coarse = ops.pack_items(centres, dtype="int8")
     kind = faiss.ScalarQuantizer.QT_8bit
     index = faiss.IndexIVFScalarQuantizer(quantizer, width, count, kind, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = False  # or every code would depend on how faiss itself breaks a tie between two cells
@@ -117,9 +136,8 @@ def build(features: Features, sample: Queries, *, recall: float = RECALL, seed: 
     wanted = exact.search(features, sample, min(RESULTS, n)).rows
 
     def share(probes: int) -> float:
-        return _share(
-            wanted, search(features, Index(index, probes, 0.0, features.bias), sample, wanted.shape[1], few=0).rows
-        )
+        tried = Index(index, probes, 0.0, features.bias, coarse)
+        return _share(wanted, search(features, tried, sample, wanted.shape[1], few=0).rows)
 
     most = max(count // 4, 1)
     probes = 1
@@ -138,7 +156,7 @@ def build(features: Features, sample: Queries, *, recall: float = RECALL, seed: 
         middle = (low + high) // 2
         reached = share(middle)
         low, high, found = (low, middle, reached) if reached >= recall else (middle, high, found)
-    return Index(index, high, found, features.bias)
+    return Index(index, high, found, features.bias, coarse)
 
 
 def _with_bias(rows: Any, bias: Any, width: int) -> F32:
@@ -263,9 +281,7 @@ def _named(
     some = np.flatnonzero(spare <= _SPARE)
     if len(some):
         wide = 2 * k + _NEAR_TIES + int(spare[some].max())
-        parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
-        _, rows = index.index.search(np.ascontiguousarray(vectors[some]), wide, params=parameters)
-        for u, row in zip(some, rows, strict=True):
+        for u, row in zip(some, index.named(vectors[some], wide, probes, selector), strict=True):
             found[u] = row
     for u in np.flatnonzero(spare > _SPARE):
         mine = np.ones(len(index.bias), np.bool_) if free is None else free.copy()
@@ -273,8 +289,7 @@ def _named(
             if x is not None:
                 mine[x.indices[x.indptr[u] : x.indptr[u + 1]]] = False
         selector = faiss.IDSelectorBitmap(np.packbits(mine, bitorder="little"))
-        parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
-        found[u] = index.index.search(vectors[u : u + 1], 2 * k + _NEAR_TIES, params=parameters)[1][0]
+        found[u] = index.named(vectors[u : u + 1], 2 * k + _NEAR_TIES, probes, selector)[0]
     return found
 
 
