@@ -108,8 +108,10 @@ void Search::walk() {
   const int64_t panel_bytes = std::max<int64_t>(panel_bytes_of(kind_, a_.s.D), 1);
   // A multiple of 6 panels suits register tiles of 2 and of 3.
   int64_t block = kBlockBytes / panel_bytes / 6 * 6;
-  block = std::min(std::max<int64_t>(block, 12), kBlockPanels / 6 * 6);
+  block = std::min(std::max<int64_t>(block, 12), kBlockPanels);
   const bool sparse = static_cast<bool>(a_.s.history);
+  // The next block is read ahead in the size of this one, so that those of a sparse term are cut into equal ones.
+  if (sparse) block = kBlockPanels / ((kBlockPanels + block - 1) / block) / 6 * 6;
   const int64_t outer = sparse ? kBlockPanels : block;
   // A line more, so that the rows of the users do not compete for the same lines of the L1 cache.
   const int64_t stride = sparse ? (outer + 1) * kLanes : 0;

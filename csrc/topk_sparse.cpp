@@ -28,7 +28,7 @@ void SparseTerms::count(int64_t u) {
   users_[u - first_user_].n_terms = n_terms > kMostTerms || end - begin > kMostHistory ? -1 : n_terms;
 }
 
-// Rows lie anywhere in memory: their beginning is asked for early.
+// Rows lie anywhere in memory: where they begin, and their beginning, are asked for early.
 void SparseTerms::fetch(int64_t j) const {
   constexpr int64_t kLine = 64 / sizeof(int32_t), kMostLines = 8;
   const int64_t first = s_.similarity.indptr[j], last = s_.similarity.indptr[j + 1];
@@ -50,6 +50,8 @@ void SparseTerms::sort(int64_t u) {
   std::fill_n(starts, n_blocks() + 2, 0);
   int64_t* const next = starts + 1;  // one block late: the sort itself moves the starts into place
   int64_t at = 0;
+  for (int64_t h = begin; h < end; ++h) __builtin_prefetch(s_.similarity.indptr + s_.history.rows[h]);
+  for (int64_t h = begin; h < std::min(end, begin + kRowsAhead); ++h) fetch(s_.history.rows[h]);
   for (int64_t h = begin; h < end; ++h) {
     fetch(s_.history.rows[std::min(h + kRowsAhead, end - 1)]);
     const int64_t j = s_.history.rows[h], first = s_.similarity.indptr[j], size = s_.similarity.size(j);
