@@ -130,14 +130,16 @@ class Life:
     def submit(self, batch: Sequence[Call], done: Done) -> None:
         """See ``Engine.submit``."""
         assert self._done is None, "one batch at a time"
+        data = process.frame(batch)  # who cannot be written leaves nothing behind
         self._done = done
-        self._lanes[0].transport.write(process.frame(batch))
+        self._lanes[0].transport.write(data)
 
     async def do(self, what: str, args: tuple[Any, ...]) -> Any:
         """See ``Engine.do``."""
         number, future = next(self._numbers), asyncio.get_running_loop().create_future()
+        data = process.frame((number, what, args))
         self._waiting[number] = future
-        self._lanes[1].transport.write(process.frame((number, what, args)))
+        self._lanes[1].transport.write(data)
         return await future
 
     def _answered(self, found: Any) -> None:
