@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from helpers import until
+from serving import PLAIN, batch, gone
 
 from fastrec import Client
 from fastrec.client import ServerError
@@ -23,13 +24,6 @@ from fastrec.serve.engine import Here
 from fastrec.serve.model import load
 from fastrec.serve.problems import Problem
 
-PLAIN = {"filter_seen": True, "allow": None, "deny": None, "where": None, "boost": None, "diversity": 0.0}
-PLAIN |= {"at": None, "explain": False, "on_unknown": "fallback"}
-
-
-def gone(pid):
-    return not os.path.exists(f"/proc/{pid}/fd/0")
-
 
 def ready(http):
     return http.get("/health/ready").status_code == 200
@@ -39,13 +33,6 @@ def items_of(http, user, k=40):
     answer = http.post("/recommend", json={"users": [user], "k": k})
     assert answer.status_code == 200, answer.text
     return [row["item_id"] for row in answer.json()["results"][0]["items"]]
-
-
-async def batch(engine, calls):
-    """What one batch of calls gives."""
-    answered = asyncio.get_running_loop().create_future()
-    engine.submit(calls, answered.set_result)
-    return await answered
 
 
 @pytest.fixture(params=["here", "beside"])
@@ -168,66 +155,6 @@ def test_what_is_asked_of_a_model_that_dies_or_is_away(saved, caplog):
     finally:
         engine.end()
     assert "ended with -9" in caplog.text and "served again" in caplog.text
-
-
-ODD = """
-import fastrec.serve.calls as calls
-
-class Odd(Exception):
-    def __init__(self, one, two):
-        super().__init__(f"{one} {two}")
-
-def made(model, asked, real=calls._made):
-    if asked[0].subjects == ["odd"]:
-        raise Odd(1, 2)
-    return real(model, asked)
-
-calls._made = made
-"""
-
-
-def test_a_bug_in_a_batch_does_not_end_the_model(saved, monkeypatch, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(ODD)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-
-    async def scenario(engine):
-        await engine.begin()
-        pid = engine._life.pid
-        found = await batch(engine, [Call("recommend", ["u1"], 3, PLAIN), Call("recommend", ["odd"], 20, PLAIN)])
-        first, wrong = found.results
-        assert saved[0][1].recommend("u1", 1).items[0] in first[0].decode()
-        assert str(wrong) == "Odd: 1 2" and "in made" in wrong.__notes__[0]
-        assert engine._life.pid == pid and not gone(pid)
-        await engine.close()
-
-    engine = Beside(str(saved[0][0]), ServeSettings())
-    try:
-        asyncio.run(scenario(engine))
-    finally:
-        engine.end()
-
-
-def test_what_cannot_be_written_leaves_nothing_behind(saved):
-    deep = []
-    for _ in range(100_000):
-        deep = [deep]
-
-    async def scenario(engine):
-        await engine.begin()
-        for _ in range(2):
-            with pytest.raises(RecursionError):
-                await engine.do("write", "add_items", [{"item_id": "x", "a": deep}])
-            with pytest.raises(RecursionError):
-                engine.submit([Call("recommend", [deep], 3, PLAIN)], print)
-        assert engine._life._waiting == {}
-        assert isinstance(await batch(engine, [Call("recommend", ["u1"], 3, PLAIN)]), Answered)
-        await engine.close()
-
-    engine = Beside(str(saved[0][0]), ServeSettings())
-    try:
-        asyncio.run(scenario(engine))
-    finally:
-        engine.end()
 
 
 def test_who_dies_again_and_again_is_waited_for_longer(saved, monkeypatch, tmp_path, caplog):
