@@ -124,6 +124,7 @@ class Batcher:
         self._running_since: float | None = None
         self._running_users = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._overdue: asyncio.TimerHandle | None = None
         self._took: list[float] = []
         self._refused = 0
         self.cost, self.tight = Cost(), 1.0
@@ -143,7 +144,9 @@ class Batcher:
     def check_door(self, users: int = 1) -> None:
         """Problem 503 where a request that comes now would be answered too late and is not part of the next call."""
         wait = 0.0
-        if len(self._waiting) < self._settings.max_queue:
+        if self._stuck:
+            wait = self._settings.timeout
+        elif len(self._waiting) < self._settings.max_queue:
             size, ahead = self._size(), self._users + self.coming
             if (ahead == 0 or ahead + users <= size) and (self.tight == 1.0 or self._running_since is None):
                 return
@@ -153,6 +156,12 @@ class Batcher:
         self._refused += 1
         self._metrics.rejected.labels("queue_full").inc()
         raise busy(f"[serve] {len(self._waiting)} requests wait already; ask again", wait)
+
+    @property
+    def _stuck(self) -> bool:
+        """Whether the running call takes longer than anybody would wait."""
+        since = self._running_since
+        return since is not None and time.perf_counter() - since > self._settings.timeout
 
     def _steer(self) -> None:
         """Bring the limit of the wait to where the answers are fast enough."""
@@ -222,8 +231,7 @@ class Batcher:
             if ask.future.done():  # its client has gone
                 continue
             if now > ask.deadline:
-                self._metrics.rejected.labels("deadline").inc()
-                ask.future.set_exception(busy("[serve] the deadline passed before the model was free; ask again"))
+                self._late(ask)
                 continue
             self._metrics.stage_queue.observe(now - ask.arrived)
             ask.began = now
@@ -236,16 +244,35 @@ class Batcher:
             self.tight = min(1.0, 1.2 * self.tight)
         self._metrics.batch.observe(users)
         self._running_since, self._running_users = now, users
+        self._overdue = self._loop.call_later(self._settings.timeout, self._give_up)
         try:
             self._submit([ask.payload for ask in batch], lambda results: self._end(batch, users, now, results))
         except RuntimeError as error:  # the threads were ended
             self._end(batch, users, now, error)
+
+    def _give_up(self) -> None:
+        """The running call does not end: whose deadline has passed is told so, and not only when it ends."""
+        now = time.perf_counter()
+        while self._waiting and (self._waiting[0].deadline <= now or self._waiting[0].future.done()):
+            ask = self._waiting.popleft()
+            self._users -= ask.users
+            if not ask.future.done():
+                self._late(ask)
+        self._metrics.queue.set(len(self._waiting))
+        self._overdue = self._loop.call_later(max(0.01, self._settings.timeout / 20), self._give_up)
+
+    def _late(self, ask: Ask) -> None:
+        self._metrics.rejected.labels("deadline").inc()
+        ask.future.set_exception(busy("[serve] the deadline passed before the model was free; ask again"))
 
     def _end(self, batch: list[Ask], users: int, began: float, results: Any) -> None:
         ended = time.perf_counter()
         seconds = ended - began
         self._metrics.stage_model.observe(seconds)
         self._running_since = None
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
         if isinstance(results, BaseException):
             results = [results] * len(batch)
         else:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import os
 import pickle
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from fastrec.serve.calls import Call
 from fastrec.serve.engine import Done, Engine
 from fastrec.serve.model import Facts
 from fastrec.serve.problems import Problem, busy
-from fastrec.serve.settings import ServeSettings
+from fastrec.serve.settings import KEY_NAMES, ServeSettings
 
 log = logging.getLogger("fastrec.serve")
 #: A process that lived for so many seconds is started again at once; the others after a pause that doubles.
@@ -93,7 +94,11 @@ class Life:
         try:
             # A group of its own: Ctrl-C is for the front, which ends the other in its time.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.DEVNULL, pass_fds=fds, process_group=0
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                pass_fds=fds,
+                process_group=0,
+                env={name: value for name, value in os.environ.items() if name not in KEY_NAMES},
             )
             for other in theirs:
                 other.close()
@@ -130,14 +135,16 @@ class Life:
     def submit(self, batch: Sequence[Call], done: Done) -> None:
         """See ``Engine.submit``."""
         assert self._done is None, "one batch at a time"
+        data = process.frame(batch)  # who cannot be written leaves nothing behind
         self._done = done
-        self._lanes[0].transport.write(process.frame(batch))
+        self._lanes[0].transport.write(data)
 
     async def do(self, what: str, args: tuple[Any, ...]) -> Any:
         """See ``Engine.do``."""
         number, future = next(self._numbers), asyncio.get_running_loop().create_future()
+        data = process.frame((number, what, args))
         self._waiting[number] = future
-        self._lanes[1].transport.write(process.frame((number, what, args)))
+        self._lanes[1].transport.write(data)
         return await future
 
     def _answered(self, found: Any) -> None:

@@ -20,6 +20,8 @@ from fastrec.serve.problems import Problem, busy
 from fastrec.serve.settings import ServeSettings
 
 log = logging.getLogger("fastrec.serve")
+#: Views of the inspector that wait at the same time.
+_MOST_VIEWS = 64
 
 
 class Core:
@@ -35,7 +37,7 @@ class Core:
             log.warning("[serve] no event store: events, items and erasures are lost when this process ends")
         self.on_reload: Callable[[str], None] = lambda path: None
         self.trace = tracing.tracer(settings.tracing)
-        self._writing = 0
+        self._writing = self._viewing = 0
         # A test client may bring a loop of its own for every request.
         self._batchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Batcher] = weakref.WeakKeyDictionary()
 
@@ -110,8 +112,15 @@ class Core:
             self.metrics.stage_write.observe(time.perf_counter() - began)
 
     async def view(self, name: str, *args: Any) -> Any:
-        """A view of the inspector."""
-        fresh, found = await self.engine.do("view", name, *args)
+        """A view of the inspector; Problem 503 where too many wait already."""
+        if self._viewing >= _MOST_VIEWS:
+            self.metrics.rejected.labels("views").inc()
+            raise busy("[serve] too many views wait already; ask again")
+        self._viewing += 1
+        try:
+            fresh, found = await self.engine.do("view", name, *args)
+        finally:
+            self._viewing -= 1
         self.metrics.cache.labels("inspector", "hit" if fresh else "miss").inc()
         return found
 

@@ -1,5 +1,6 @@
 """The model and all that is asked of it, in the process that holds it."""
 
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from fastrec.serve import model as models
 from fastrec.serve.model import Facts, Model
 from fastrec.serve.views import Views
 
+log = logging.getLogger("fastrec.serve")
 #: What may be asked of a Host beside batches, and the threads that do it: a view must not wait behind writes.
 POOLS = {"write": "write", "reload": "write", "catch_up": "write", "view": "inspect"}
 
@@ -36,25 +38,33 @@ class Host:
 
     def write(self, name: str, given: list[Any]) -> dict[str, int]:
         """Counts of a change; given: rows as dicts for events and items, ids for the others."""
-        change = getattr(self.current.recommender, name)
+        model = self.current
+        change = getattr(model.recommender, name)
         counts = change(columns(given) if name in ("update", "add_items") else given)
+        if self.current is not model:  # exchanged meanwhile: the new one may have read the log before this was in it
+            inside.catch_up(self.current.recommender)
         return {str(n): int(count) for n, count in counts.items()} if isinstance(counts, Mapping) else {}
 
     def view(self, name: str, *args: Any) -> tuple[bool, Any]:
         """(whether the views were there, what the view of this name gives)."""
         with self._looking:
-            fresh = self._views is not None and not self._views.stale(self.current)
-            if self._views is None or not fresh:
-                self._views = Views(self.current)
-            return fresh, getattr(self._views, name)(*args)
+            views = self._views
+            fresh = views is not None and not views.stale(self.current)
+            if views is None or not fresh:
+                views = self._views = Views(self.current)
+            return fresh, getattr(views, name)(*args)
 
     def reload(self, path: str) -> Facts:
         """Load beside, check, swap; a model that cannot be loaded changes nothing."""
         with self._reloading:
             model = models.load(path, self._store)
             self.current = model
-            # What the store took between the end of loading and the swap.
-            inside.catch_up(model.recommender)
+            self._views = None  # they hold the old model
+            try:
+                # What the store took between the end of loading and the swap.
+                inside.catch_up(model.recommender)
+            except Exception as error:  # it serves all the same, and the next change brings what is missing
+                log.warning("model %s could not read the event store again: %s", model.facts.version, error)
             return model.facts
 
     def catch_up(self) -> None:

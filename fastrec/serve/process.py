@@ -18,11 +18,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 from fastrec.errors import FastRecError
 from fastrec.serve import model as models
+from fastrec.serve.calls import Answered, Call
 from fastrec.serve.host import POOLS, Host, Pools
 
 HEAD = struct.Struct("!Q")
@@ -41,7 +42,11 @@ def read(file: BinaryIO) -> Any:
     head = file.read(HEAD.size)
     if len(head) < HEAD.size:
         raise EOFError
-    return pickle.loads(file.read(HEAD.unpack(head)[0]))
+    size = HEAD.unpack(head)[0]
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError
+    return pickle.loads(data)
 
 
 def outcome(work: Callable[..., Any], *args: Any) -> Any:
@@ -49,18 +54,33 @@ def outcome(work: Callable[..., Any], *args: Any) -> Any:
     try:
         return work(*args)
     except Exception as error:
-        if not isinstance(error, FastRecError):  # a bug: the log of the front has the traceback
-            error.add_note("".join(traceback.format_tb(error.__traceback__)).rstrip())
         return sendable(error)
 
 
+def answered(host: Host, batch: Sequence[Call]) -> Any:
+    """What the host answers to a batch, with the errors in it as ones that can be sent."""
+    found = outcome(host.answer, batch)
+    if isinstance(found, Answered):
+        sent = {id(e): sendable(e) for e in found.results if isinstance(e, Exception)}
+        found.results[:] = [sent.get(id(result), result) for result in found.results]
+    return found
+
+
 def sendable(error: Exception) -> Exception:
-    """The same error where it survives pickling; else one that says as much."""
+    """The same error where it is one of ours or of Python and survives pickling; else one that says as much.
+
+    The front must not import what the error of another package is made of.
+    """
+    sent = error
     try:
+        if type(error).__module__.partition(".")[0] not in ("builtins", "fastrec"):
+            raise TypeError
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+        sent = RuntimeError(f"{type(error).__name__}: {error}")
+    if error.__traceback__ is not None and not isinstance(error, FastRecError):  # a bug: the log of the front has it
+        sent.add_note("".join(traceback.format_tb(error.__traceback__)).rstrip())
+    return sent
 
 
 def log_levels() -> dict[str, int]:
@@ -136,6 +156,6 @@ def main(batches_fd: int, others_fd: int) -> None:
         settle()
         batches.sendall(frame(model.facts))
         while True:
-            batches.sendall(frame(outcome(host.answer, read(file))))
+            batches.sendall(frame(answered(host, read(file))))
     if others.ended.wait(GRACE):
         pools.end()

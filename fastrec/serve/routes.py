@@ -12,6 +12,9 @@ from fastrec.serve import calls, schemas
 from fastrec.serve.core import Core
 from fastrec.serve.problems import MEDIA_TYPE, Problem, busy
 
+#: Lists and objects within each other that the value of an item may be.
+_MOST_LEVELS = 8
+
 Accept = Annotated[str, Header(max_length=1000)]
 PathId = Annotated[str, Path(max_length=4096)]
 
@@ -70,6 +73,7 @@ def router(core: Core) -> APIRouter:
         core.needs("add_items")
         listed = [item.model_dump() for item in (body if isinstance(body, list) else [body])]
         _without_files(listed)
+        _not_deep(listed)
         return await core.write("add_items", listed) if listed else {}
 
     @api.delete("/items/{id:path}")
@@ -126,6 +130,21 @@ def _about(api: APIRouter, core: Core) -> None:
 
 def _arrow(accept: str) -> bool:
     return calls.ARROW in accept
+
+
+def _not_deep(items: list[dict[str, Any]]) -> None:
+    """Problem 400 where a value holds lists or objects in each other beyond what any column is made of."""
+    for name, value in ((name, value) for item in items for name, value in item.items()):
+        if _deeper(value, _MOST_LEVELS):
+            told = [{"field": name, "message": f"expected at most {_MOST_LEVELS} levels of lists and objects"}]
+            raise Problem(400, "bad-body", f"[serve] items: {name!r} is nested too deeply", fields=told)
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, (list, dict)):
+        return False
+    inner = value if isinstance(value, list) else value.values()
+    return levels == 0 or any(_deeper(one, levels - 1) for one in inner if isinstance(one, (list, dict)))
 
 
 def _without_files(items: list[dict[str, Any]]) -> None:

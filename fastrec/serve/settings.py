@@ -10,6 +10,8 @@ from fastrec.errors import ConfigError
 
 #: What a key may do; each holds those before it.
 READ, WRITE, ADMIN = 1, 2, 3
+#: The variables that hold keys; only the process that answers HTTP needs them.
+KEY_NAMES = ("FASTREC_API_KEY", "FASTREC_ADMIN_KEY")
 
 
 @dataclass(frozen=True)
@@ -112,5 +114,5 @@ class ServeSettings:
     @classmethod
     def from_env(cls, **settings: object) -> "ServeSettings":
         """With the keys of FASTREC_API_KEY and FASTREC_ADMIN_KEY."""
-        keys = parse_keys(os.environ.get("FASTREC_API_KEY"), os.environ.get("FASTREC_ADMIN_KEY"))
+        keys = parse_keys(*(os.environ.get(name) for name in KEY_NAMES))
         return cls(keys=keys, **settings)  # type: ignore[arg-type]

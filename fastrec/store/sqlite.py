@@ -163,6 +163,11 @@ class SqliteStore:
             if self._pid == os.getpid():
                 self._connection.close()
 
+    def __del__(self) -> None:
+        # sqlite3 ties a connection into a cycle: left alone its files stay open until the collector comes by.
+        with suppress(Exception):
+            self.close()
+
     def _last_version(self) -> int:
         row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
         return int(row[0]) if row else 0

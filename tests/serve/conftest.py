@@ -76,12 +76,19 @@ class Server:
         return next(iter(self.children("serve.process", of)), None)
 
     def memory(self):
-        """Resident bytes."""
-        with open(f"/proc/{self.process.pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        """Resident bytes, with those of the model."""
+        pages = 0
+        for pid in self._pids():
+            with open(f"/proc/{pid}/statm") as file:
+                pages += int(file.read().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def files(self):
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        """Open files, with those of the model."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self._pids())
+
+    def _pids(self):
+        return [pid for pid in (self.process.pid, self.model_process()) if pid is not None]
 
     def end(self, sig=signal.SIGTERM):
         """Exit code after a signal."""

@@ -184,6 +184,33 @@ def test_the_door_closes_where_the_answer_would_come_too_late():
     run(scenario)
 
 
+def test_a_call_that_does_not_end_holds_nobody_beyond_the_deadline():
+    go = threading.Event()
+
+    def work(asks):
+        go.wait(20)
+        return [None] * len(asks)
+
+    async def scenario(make):
+        batcher = make(work, timeout=0.1, target=10.0)
+        first = asyncio.ensure_future(batcher.ask(1, 0))
+        await asyncio.sleep(0.02)
+        batcher.check_door()
+        waits = asyncio.ensure_future(batcher.ask(1, 1))
+        with pytest.raises(Problem, match="deadline"):
+            await asyncio.wait_for(waits, 5)
+        with pytest.raises(Problem) as refused:  # and so says /health/ready
+            batcher.check_door()
+        assert refused.value.status_code == 503
+        go.set()
+        await asyncio.wait_for(first, 5)
+        batcher.check_door()
+        await asyncio.wait_for(batcher.ask(1, 2), 5)
+        assert batcher.idle and batcher._users == 0
+
+    run(scenario)
+
+
 def test_the_deadline():
     def work(asks):
         time.sleep(0.2)

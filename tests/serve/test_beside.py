@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from helpers import until
+from serving import PLAIN, batch, gone
 
 from fastrec import Client
 from fastrec.client import ServerError
@@ -23,13 +24,6 @@ from fastrec.serve.engine import Here
 from fastrec.serve.model import load
 from fastrec.serve.problems import Problem
 
-PLAIN = {"filter_seen": True, "allow": None, "deny": None, "where": None, "boost": None, "diversity": 0.0}
-PLAIN |= {"at": None, "explain": False, "on_unknown": "fallback"}
-
-
-def gone(pid):
-    return not os.path.exists(f"/proc/{pid}/fd/0")
-
 
 def ready(http):
     return http.get("/health/ready").status_code == 200
@@ -39,13 +33,6 @@ def items_of(http, user, k=40):
     answer = http.post("/recommend", json={"users": [user], "k": k})
     assert answer.status_code == 200, answer.text
     return [row["item_id"] for row in answer.json()["results"][0]["items"]]
-
-
-async def batch(engine, calls):
-    """What one batch of calls gives."""
-    answered = asyncio.get_running_loop().create_future()
-    engine.submit(calls, answered.set_result)
-    return await answered
 
 
 @pytest.fixture(params=["here", "beside"])

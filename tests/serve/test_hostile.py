@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 @pytest.fixture(autouse=True)
 def serves_on(server):
-    """Whatever a test did, the server answers as before and holds nothing of it."""
+    """Whatever a test did, the server answers as before, by the same model process, and holds nothing of it."""
+    beside = server.model_process()
+    assert beside is not None
     yield
+    assert server.model_process() == beside
     with httpx.Client(base_url=server.url) as http:
         assert http.post("/recommend", json={"users": ["u1"], "k": 3}).status_code == 200
         assert http.get("/health/ready").status_code == 200
@@ -207,6 +210,23 @@ def test_each_wrong_value_for_each_field(server, path, value):
             body = json.dumps({**VALID.get(path, {}), field: value})
             answer = http.post(path, content=body.encode(), headers={"Content-Type": "application/json"})
             assert answer.status_code in (200, 202, 400, 404, 501), (body, answer.text)
+
+
+@pytest.mark.parametrize("depth", [3, 30, 300, 900, 100_000])
+@pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a":', "}")], ids=["lists", "objects"])
+def test_values_within_values(server, depth, opens, closes):
+    beside = server.model_process()
+    deep = opens * depth + "1" + closes * depth
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        for path, body in (
+            ("/items", f'{{"item_id": "deep{depth}", "a": {deep}}}'),
+            ("/events", f'{{"user_id": "u1", "item_id": {deep}}}'),
+            ("/recommend", f'{{"users": ["u1"], "where": {{"price": {deep}}}}}'),
+        ):
+            answer = http.post(path, content=body.encode(), headers={"Content-Type": "application/json"})
+            assert answer.status_code in (200, 400), (path, answer.text)
+            assert answer.status_code == 400 or (path, depth) == ("/items", 3)
+    assert server.model_process() == beside
 
 
 def test_odd_paths_and_queries(server):

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 
 from fastrec import errors
@@ -77,3 +78,18 @@ def test_levels_of_logging_go_to_the_other_process():
     assert done.stderr == "heard\n"
     assert logging.getLogger().handlers, "pytest's own"
     assert "" in process.log_levels()
+
+
+def test_errors_of_other_packages_bring_their_names_alone():
+    def fail():
+        raise pa.ArrowInvalid("no such type")  # the front may lack, or have to import for seconds, what it is made of
+
+    came = process.outcome(fail)
+    assert type(came) is RuntimeError and str(came) == "ArrowInvalid: no such type" and "in fail" in came.__notes__[0]
+
+
+def test_half_a_frame_is_the_end():
+    whole = process.frame("x" * 100)
+    for size in (0, 3, process.HEAD.size, len(whole) - 1):
+        with pytest.raises(EOFError):
+            process.read(io.BytesIO(whole[:size]))

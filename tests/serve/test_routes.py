@@ -1,5 +1,6 @@
 """The routes of API.md give what the recommender gives."""
 
+import asyncio
 import io
 import json
 
@@ -10,6 +11,7 @@ from helpers import hash_encoder
 
 from fastrec import Recommender
 from fastrec.serve import ServeSettings, app
+from fastrec.serve.problems import Problem
 
 
 def results(answer):
@@ -275,3 +277,25 @@ def test_writes_count_from_the_next_request_on(asgi, events, items):
     assert "later" not in best("u2")
     assert asgi(own, "DELETE", "/users/newcomer").json()["users"] == 1
     assert first in best("newcomer")
+
+
+def test_views_do_not_pile_up(made, monkeypatch):
+    core, asked = made.state.core, []
+
+    async def scenario():
+        async def never(what, *args):
+            asked.append(args)
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(core.engine, "do", never)
+        waiting = [asyncio.ensure_future(core.view("map")) for _ in range(64)]
+        await asyncio.sleep(0)
+        with pytest.raises(Problem, match="views") as refused:
+            await core.view("map")
+        assert refused.value.status_code == 503 and len(asked) == 64
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert core._viewing == 0
+
+    asyncio.run(scenario())

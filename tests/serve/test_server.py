@@ -21,6 +21,8 @@ def ask(http, user, k=5):
 
 def test_requests_during_ten_swaps_each_get_one_whole_model(serve, saved):
     server = serve(saved[0][0], "--target-ms", "10000")
+    beside = server.model_process()
+    assert beside is not None
     with httpx.Client(base_url=server.url) as http:
         want = {}
         for folder, rec in saved:
@@ -60,6 +62,7 @@ def test_requests_during_ten_swaps_each_get_one_whole_model(serve, saved):
             for one in running:
                 one.result(60)
         assert len(counted) >= 1000 and set(counted) == set(want)
+        assert server.model_process() == beside and "served again" not in server.log()
     assert server.end() == 0
 
 
@@ -96,6 +99,8 @@ def test_a_bad_model_changes_nothing(serve, saved, tmp_path):
 def test_sigterm_under_load_loses_no_request_that_was_taken(serve, saved):
     server = serve(saved[0][0], "--target-ms", "10000")
     lost, answered = [], []
+    beside = server.model_process()
+    assert beside is not None
     started = threading.Event()
 
     def many(seed):
@@ -121,6 +126,7 @@ def test_sigterm_under_load_loses_no_request_that_was_taken(serve, saved):
             one.result(60)
     assert code == 0
     assert lost == []
+    assert not os.path.exists(f"/proc/{beside}/fd/0")
 
 
 def test_workers_share_the_reload_and_the_metrics(serve, saved):

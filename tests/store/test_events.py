@@ -1,5 +1,7 @@
 """One contract for every event store: durable, ordered, and able to forget."""
 
+import gc
+import os
 import signal
 import sqlite3
 import subprocess
@@ -179,6 +181,18 @@ def test_a_server_that_would_forget_is_refused(tmp_path):
         server.kill()
     with pytest.raises(ConfigError, match="expected a running redis-server"):
         open_store(server.url)
+
+
+def test_who_is_let_go_of_holds_no_file(tmp_path):
+    gc.disable()  # the connection is a cycle
+    try:
+        store = open_store(tmp_path / "log.sqlite")
+        store.append([event("ann", "a")])
+        del store
+        shown = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.exists(entry.path)]
+        assert not [name for name in shown if name.startswith(str(tmp_path))]
+    finally:
+        gc.enable()
 
 
 def test_what_is_no_store(tmp_path):
