@@ -2,9 +2,9 @@
 
 A comment on the line before a block says what is special about it:
 
-    <!-- no-run: why -->            it is not run; the test lists it with the reason
     <!-- needs: package -->         it is run where the package is installed
     <!-- smaller: this -> that -->  it is run with ``that`` in the place of ``this``, which takes less time
+    <!-- alone: why -->             it is run in a process of its own, with the names of no other block
 
 A block of bash may ask for CHECKOUT, the folder of the checkout. What ``pip install`` would install is looked at, down to
 the names of the extras, but not installed.
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_MARK = re.compile(r"^\s*<!-- (no-run|needs|smaller): (.*) -->\s*$")
+_MARK = re.compile(r"^\s*<!-- (needs|smaller|alone): (.*) -->\s*$")
 _FENCE = re.compile(r"^(\s*)(```+)\s*([\w-]*)")
 _SETS = re.compile(r"[A-Z_]+=")
 #: The address that the pages name; each page's server has a free port of its own.
@@ -118,6 +118,9 @@ class Page:
     def _python(self, block):
         # The lines before it make the numbers of a traceback those of the page.
         text = "\n" * (block.line - 1) + block.code.replace(ADDRESS, self.address)
+        if block.mark("alone"):
+            _run([sys.executable, "-W", "ignore", "-c", text], block.place)
+            return
         try:
             with warnings.catch_warnings():
                 if block.mark("needs"):  # what other packages warn of is not ours
@@ -144,11 +147,9 @@ class Page:
                 assert code == 0, f"{place}: fastrec ended with {code}"
             elif words:
                 shell = ["bash", "-euo", "pipefail", "-c", line.replace(ADDRESS, self.address)]
-                env = {**os.environ, "CHECKOUT": str(ROOT), "PYTHONPATH": str(ROOT)}
-                done = subprocess.run(shell, capture_output=True, text=True, timeout=120, env=env)
-                assert done.returncode == 0, f"{place}: ended with {done.returncode}: {done.stderr}"
+                said = _run(shell, place)
                 # curl is content with any answer that it gets
-                assert '"status":4' not in done.stdout and '"status":5' not in done.stdout, f"{place}: {done.stdout}"
+                assert '"status":4' not in said and '"status":5' not in said, f"{place}: {said}"
 
     def _serve(self, words, place, given):
         with socket.socket() as free:
@@ -174,12 +175,19 @@ class Page:
             self.server.wait(60)
 
 
+def _run(command, place):
+    """What a command prints; AssertionError where it fails."""
+    env = {**os.environ, "CHECKOUT": str(ROOT), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
+    assert done.returncode == 0, f"{place}: ended with {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
 def _look_at_install(specs, place):
     """A dry run; AssertionError where the package cannot be built or an extra is none."""
-    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation"]
-    done = subprocess.run(
-        [*pip, *(re.sub(r"^\.", str(ROOT), spec) for spec in specs)], capture_output=True, text=True, timeout=120
-    )
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--dry-run", "--no-deps"]
+    specs = [re.sub(r"^\.", str(ROOT), spec) for spec in specs]
+    done = subprocess.run([*pip, "--no-build-isolation", *specs], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{place}: ended with {done.returncode}: {done.stderr}"
     assert "does not provide the extra" not in done.stderr + done.stdout, f"{place}: {done.stderr}"
 
