@@ -6,8 +6,8 @@ A comment on the line before a block says what is special about it:
     <!-- smaller: this -> that -->  it is run with ``that`` in the place of ``this``, which takes less time
     <!-- alone: why -->             it is run in a process of its own, with the names of no other block
 
-A block of bash may ask for CHECKOUT, the folder of the checkout. What ``pip install`` would install is looked at, down to
-the names of the extras, but not installed.
+A block of bash may ask for CHECKOUT, the folder of the checkout. What ``pip install`` would install is looked at, down
+to the names of the extras, but not installed.
 """
 
 import itertools

@@ -12,7 +12,6 @@ from fastrec import ArtifactError, ConfigError, Recommender, Rerank, load, metri
 from fastrec.reranking import best_weight
 
 
-
 @pytest.fixture(scope="module")
 def fitted(events, items, random_gpt2):
     """With a model that knows nothing and a weight that was given."""
