@@ -164,7 +164,7 @@ def main() -> int:
         missed.append(f"{rows['image']['unreadable']} of {len(broken)} broken pictures told")
     versions = {p: importlib.metadata.version(p) for p in ("fastrec-engine", "numpy", "torch", "transformers")}
     if args.json:
-        args.json.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"versions": versions, "rows": rows, "missed": missed}, indent=2) + "\n")
     print("\nmissed: " + ("; ".join(missed) or "nothing"))
     return 1 if missed else 0
 

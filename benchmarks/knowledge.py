@@ -96,7 +96,7 @@ def main() -> int:
             missed.append(f"seed {seed}: {gain.mean():+.4f}")
     versions = {p: importlib.metadata.version(p) for p in ("fastrec-engine", "numpy", "scipy")}
     if args.json:
-        args.json.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"versions": versions, "rows": rows, "missed": missed}, indent=2) + "\n")
     print("\nmissed: " + ("; ".join(missed) or "nothing"))
     return 1 if missed else 0
 

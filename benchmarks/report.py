@@ -27,6 +27,9 @@ NAMES = {
     "serve": "Serving over HTTP",
     "scale": "Growth over the items",
     "quality": "Recommendation quality",
+    "images": "Pictures of items without text",
+    "knowledge": "Knowledge on items without events",
+    "rerank": "A language model as the last stage",
 }
 
 
@@ -152,9 +155,43 @@ def of_quality(found: Mapping[str, Any]) -> Iterator[Row]:
                 yield Row(what, told)
 
 
+def _ndcg(what: str, mine: float, peer: str, other: float, k: int, gain: float, error: float, more: str = "") -> Row:
+    note = f"gain {gain:+.4f}, standard error {error:.4f}{more}"
+    return Row(what, f"NDCG@{k} {mine:.4f}", peer, f"{other:.4f}", mine / other if other else None, note)
+
+
+def of_images(found: Mapping[str, Any]) -> Iterator[Row]:
+    rows = found["rows"]
+    for name, peer in (("image", "popularity"), ("text and image", "text")):
+        less = rows[f"{name} less {peer}"]
+        told = f", {rows[name]['unreadable']} broken pictures told"
+        yield _ndcg(name, rows[name]["ndcg"], peer, rows[peer]["ndcg"], 10, less["gain"], less["standard_error"], told)
+
+
+def of_knowledge(found: Mapping[str, Any]) -> Iterator[Row]:
+    for row in found["rows"]:
+        what = f"{row['cold_items']} items without events, seed {row['seed']}"
+        values = row["with knowledge"], "without knowledge", row["without"]
+        yield _ndcg(what, *values, 10, row["gain"], row["standard_error"], f", alone {row['knowledge alone']:.4f}")
+
+
+def of_rerank(found: Mapping[str, Any]) -> Iterator[Row]:
+    k = found["candidates"]
+    for row in found["rows"]:
+        what = f"{k} candidates, the model {row['model']}"
+        values = row["ndcg_after"], "before reranking", row["ndcg_before"]
+        yield _ndcg(what, *values, k, row["gain"], row["gain_standard_error"], f", learned weight {row['weight']:.3g}")
+        ours, whole = row["cpu_ms_per_user"], row["cpu_ms_per_user_whole_texts"]
+        note = f"{row['history_tokens_per_user'] + row['title_tokens_per_user']:.0f} tokens"
+        yield Row(
+            f"CPU time a user, {k} candidates, the model {row['model']}", _ms(ours), "by whole texts", _ms(whole),
+            whole / ours, f"{note}, by whole texts {row['tokens_without_sharing']:.0f}",
+        )  # fmt: skip
+
+
 READ: dict[str, Callable[[Mapping[str, Any]], Iterator[Row]]] = {
     "encode": of_encode, "topk": of_topk, "train": of_train, "live": of_live, "serve": of_serve, "scale": of_scale,
-    "quality": of_quality,
+    "quality": of_quality, "images": of_images, "knowledge": of_knowledge, "rerank": of_rerank,
 }  # fmt: skip
 
 

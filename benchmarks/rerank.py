@@ -176,7 +176,8 @@ def main() -> int:
                 missed.append(f"{name}: NDCG@{args.candidates} {row['gain']:+.4f}")
     versions = {p: importlib.metadata.version(p) for p in ("fastrec-engine", "numpy", "torch", "transformers")}
     if args.json:
-        args.json.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
+        found = {"versions": versions, "candidates": args.candidates, "rows": rows, "missed": missed}
+        args.json.write_text(json.dumps(found, indent=2) + "\n")
     print("\nmissed: " + ("; ".join(missed) or "nothing"))
     return 1 if missed else 0
 

@@ -1,6 +1,9 @@
 """All benchmarks in one go, and one page of what they found. ``fastrec bench`` calls this.
 
-    python benchmarks/run.py [all | encode topk train live serve scale quality] [--peers] [--json FILE] [--html FILE]
+    python benchmarks/run.py [all | PART ...] [--peers] [--json FILE] [--html FILE]
+
+PART: encode, topk, train, live, serve, scale, quality, images, knowledge, rerank. The last three compare with FastRec
+without what they are about, with or without --peers, and images and knowledge read ../shared/data.
 
 Each part is a program of this folder in processes of its own, one after the other. What FILE of --json holds of other
 parts stays there, each with its own date and machine; the page shows all that the file holds, and says of a part that
@@ -84,9 +87,23 @@ def quality(args: argparse.Namespace, out: Path, work: Path) -> list[Words]:
     return [["quality.py", "--json", str(out), *peers, *small]]
 
 
+def images(args: argparse.Namespace, out: Path, work: Path) -> list[Words]:
+    return [["images.py", "--json", str(out), *(["--encoder", "words", "--users", "300"] if args.quick else [])]]
+
+
+def knowledge(args: argparse.Namespace, out: Path, work: Path) -> list[Words]:
+    return [["knowledge.py", "--json", str(out), *(["--seeds", "1"] if args.quick else [])]]
+
+
+def rerank(args: argparse.Namespace, out: Path, work: Path) -> list[Words]:
+    small = ["--steps", "20", "--users", "200", "--kinds", "trained", "--models", "popularity+item_item"]
+    return [["rerank.py", "--json", str(out), *(small if args.quick else [])]]
+
+
 #: In the order of the page.
 SECTIONS: dict[str, Callable[[argparse.Namespace, Path, Path], list[Words]]] = {
     "encode": encode, "topk": topk, "train": train, "live": live, "serve": serve, "scale": scale, "quality": quality,
+    "images": images, "knowledge": knowledge, "rerank": rerank,
 }  # fmt: skip
 
 

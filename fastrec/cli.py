@@ -122,9 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
 
     bench = commands.add_parser("bench", help="measure, beside the peers where asked; needs a checkout")
-    bench.add_argument(
-        "parts", nargs="*", metavar="PART", help="encode, topk, train, live, serve, scale, quality or all"
-    )
+    parts = "encode, topk, train, live, serve, scale, quality, images, knowledge, rerank"
+    bench.add_argument("parts", nargs="*", metavar="PART", help=f"all, or of {parts}")
     bench.add_argument("--peers", action="store_true", help="also the peers, in the same run")
     bench.add_argument("--peer-python", metavar="PYTHON", help="Python of an environment with more peers")
     bench.add_argument("--quick", action="store_true", help="tiny sizes, whose figures say nothing")

@@ -2,11 +2,15 @@
 
 A comment on the line before a block says what is special about it:
 
-    <!-- no-run: why -->            it is not run; the test lists it with the reason
     <!-- needs: package -->         it is run where the package is installed
     <!-- smaller: this -> that -->  it is run with ``that`` in the place of ``this``, which takes less time
+    <!-- alone: why -->             it is run in a process of its own, with the names of no other block
+
+A block of bash may ask for CHECKOUT, the folder of the checkout. What ``pip install`` would install is looked at, down
+to the names of the extras, but not installed.
 """
 
+import itertools
 import os
 import re
 import shlex
@@ -22,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_MARK = re.compile(r"^\s*<!-- (no-run|needs|smaller): (.*) -->\s*$")
+_MARK = re.compile(r"^\s*<!-- (needs|smaller|alone): (.*) -->\s*$")
 _FENCE = re.compile(r"^(\s*)(```+)\s*([\w-]*)")
+_SETS = re.compile(r"[A-Z_]+=")
 #: The address that the pages name; each page's server has a free port of its own.
 ADDRESS = "127.0.0.1:8000"
 
@@ -113,6 +118,9 @@ class Page:
     def _python(self, block):
         # The lines before it make the numbers of a traceback those of the page.
         text = "\n" * (block.line - 1) + block.code.replace(ADDRESS, self.address)
+        if block.mark("alone"):
+            _run([sys.executable, "-W", "ignore", "-c", text], block.place)
+            return
         try:
             with warnings.catch_warnings():
                 if block.mark("needs"):  # what other packages warn of is not ours
@@ -127,8 +135,11 @@ class Page:
         for number, line in _commands(block):
             place = f"{block.page}:{number}"
             words = shlex.split(line, comments=True)
-            if words[:2] == ["fastrec", "serve"]:
-                self._serve(words, place)
+            given = dict(word.split("=", 1) for word in itertools.takewhile(_SETS.match, words))
+            if words[len(given) : len(given) + 2] == ["fastrec", "serve"]:
+                self._serve(words[len(given) :], place, given)
+            elif words[:2] == ["pip", "install"]:
+                _look_at_install(words[2:], place)
             elif words[:1] == ["fastrec"]:
                 from fastrec import cli
 
@@ -136,18 +147,17 @@ class Page:
                 assert code == 0, f"{place}: fastrec ended with {code}"
             elif words:
                 shell = ["bash", "-euo", "pipefail", "-c", line.replace(ADDRESS, self.address)]
-                done = subprocess.run(shell, capture_output=True, text=True, timeout=120)
-                assert done.returncode == 0, f"{place}: ended with {done.returncode}: {done.stderr}"
+                said = _run(shell, place)
                 # curl is content with any answer that it gets
-                assert '"status":4' not in done.stdout and '"status":5' not in done.stdout, f"{place}: {done.stdout}"
+                assert '"status":4' not in said and '"status":5' not in said, f"{place}: {said}"
 
-    def _serve(self, words, place):
+    def _serve(self, words, place, given):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         command = [sys.executable, "-m", "fastrec", *words[1:], "--port", self.address.split(":")[1]]
         self.server = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ}
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **given}
         )
         end = time.monotonic() + 240
         while True:
@@ -163,6 +173,23 @@ class Page:
         if self.server is not None:
             self.server.terminate()
             self.server.wait(60)
+
+
+def _run(command, place):
+    """What a command prints; AssertionError where it fails."""
+    env = {**os.environ, "CHECKOUT": str(ROOT), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
+    assert done.returncode == 0, f"{place}: ended with {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+def _look_at_install(specs, place):
+    """A dry run; AssertionError where the package cannot be built or an extra is none."""
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--dry-run", "--no-deps"]
+    specs = [re.sub(r"^\.", str(ROOT), spec) for spec in specs]
+    done = subprocess.run([*pip, "--no-build-isolation", *specs], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{place}: ended with {done.returncode}: {done.stderr}"
+    assert "does not provide the extra" not in done.stderr + done.stdout, f"{place}: {done.stderr}"
 
 
 def _commands(block):

@@ -63,6 +63,13 @@ def test_a_ratio_says_how_many_times_better(report, found):
     quality = found["quality"]["result"]["results"]["ml-100k, P"]
     recent = next(row for row in rows["quality"] if row.peer.startswith("recent popularity"))
     assert recent.ratio == pytest.approx(quality["FastRec fast"]["ndcg"] / quality["recent popularity"]["ndcg"])
+    known = found["knowledge"]["result"]["rows"][0]
+    assert rows["knowledge"][0].ratio == pytest.approx(known["with knowledge"] / known["without"])
+    pictures = found["images"]["result"]["rows"]
+    assert rows["images"][0].ratio == pytest.approx(pictures["image"]["ndcg"] / pictures["popularity"]["ndcg"])
+    (last,) = found["rerank"]["result"]["rows"]
+    assert rows["rerank"][0].ratio == pytest.approx(last["ndcg_after"] / last["ndcg_before"])
+    assert rows["rerank"][1].ratio == pytest.approx(last["cpu_ms_per_user_whole_texts"] / last["cpu_ms_per_user"])
     search = next(row for row in rows["topk"] if row.ratio)
     timed = found["topk"]["result"]["rows"][0]
     assert search.ratio == pytest.approx(min(timed["ratios"]["fastrec-float32"].values()))

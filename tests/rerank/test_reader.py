@@ -4,33 +4,27 @@ import json
 
 import numpy as np
 import pytest
+from readers import save_model
 from safetensors.numpy import load_file, save_file
 
 from fastrec import ArtifactError, BackendUnavailable, ConfigError, Rerank
 from fastrec.rerank import Reader, as_rerank, bonus, history_text, reordered
 from fastrec.types import Candidates
 
-# The conftest of a folder cannot be imported by name in this mode.
 TITLES = ["red apple", "Steel Hammer (1999)", "a", "red apple fruit number7", "Größe", "steel"]
 KINDS = ["gpt2", "llama", "mistral", "qwen3", "gpt_neox", "opt", "bloom", "mamba"]
 
 
 @pytest.fixture(scope="module")
-def make(request, tmp_path_factory):
+def make(tmp_path_factory):
     """A function that saves a random model of a kind, once."""
-    from importlib.util import module_from_spec, spec_from_file_location
-    from pathlib import Path
-
-    spec = spec_from_file_location("rerank_models", Path(__file__).with_name("conftest.py"))
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
     made = {}
 
     def make(kind, **sizes):
         key = (kind, *sizes.items())
         if key not in made:
             folder = tmp_path_factory.mktemp(kind)
-            made[key] = module.save_model(folder, TITLES * 3, kind, **sizes)
+            made[key] = save_model(folder, TITLES * 3, kind, **sizes)
         return made[key]
 
     return make

@@ -1,20 +1,15 @@
 """The last stage in a Recommender: what it reorders, what it leaves alone, and how much it is made to count."""
 
 import shutil
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from helpers import hash_encoder
+from readers import save_model
 
 from fastrec import ArtifactError, ConfigError, Recommender, Rerank, load, metrics, pipeline, split
 from fastrec.reranking import best_weight
-
-spec = spec_from_file_location("rerank_models", Path(__file__).with_name("conftest.py"))
-models = module_from_spec(spec)
-spec.loader.exec_module(models)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +98,9 @@ def test_saved_and_loaded(fitted, plain, tmp_path, random_gpt2):
 
 
 def test_other_weights_of_the_model_are_noticed(events, items, histories, tmp_path):
-    folder = models.save_model(tmp_path / "lm", histories)
+    folder = save_model(tmp_path / "lm", histories)
     fit(events, items, folder, weight=1.0).save(tmp_path / "m")
-    models.save_model(folder, histories, seed=1)
+    save_model(folder, histories, seed=1)
     with pytest.raises(ArtifactError, match=r"has other weights now.*rerank=False"):
         load(tmp_path / "m")
     assert len(load(tmp_path / "m", rerank=False).recommend("u1", 3)) == 3
@@ -167,7 +162,7 @@ def test_a_model_trained_on_behaviour_helps(tmp_path):
     train, test = split.leave_one_out(events)
     # The model has read users who came earlier, and none of these.
     texts = ["".join(f"{names[c * 4 + (s + t) % 4]}\n" for t in range(3)) for c in range(4) for s in range(4)]
-    folder = models.save_model(tmp_path / "lm", texts, steps=600, width=48)
+    folder = save_model(tmp_path / "lm", texts, steps=600, width=48)
     settings = {"encoder": None, "models": ["popularity"], "progress": False}
     rec = Recommender(**settings, rerank=Rerank(str(folder), candidates=16)).fit(train, items)
     off = Recommender(**settings).fit(train, items)
