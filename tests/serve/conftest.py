@@ -62,14 +62,16 @@ class Server:
         """Process ids of the workers, or of what else has this in its command line and was started by this process."""
         found = []
         parent = self.process.pid if of is None else of
-        for children in glob.glob(f"/proc/{parent}/task/*/children"):  # each thread has its own
-            with open(children) as file:
-                started = file.read().split()
-            for pid in started:
-                with open(f"/proc/{pid}/cmdline") as command:
-                    if named in command.read():
-                        found.append(int(pid))
-        return found
+        # Not by the list of children in /proc, which is short at times while processes come and go.
+        for folder in glob.glob("/proc/[0-9]*"):
+            try:
+                with open(f"{folder}/stat") as stat, open(f"{folder}/cmdline") as command:
+                    its = int(stat.read().rpartition(")")[2].split()[1])
+                    if its == parent and named in command.read():
+                        found.append(int(folder.rpartition("/")[2]))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return sorted(found)
 
     def model_process(self, of=None):
         """Process id of the model of this server, or of this worker; None where there is none just now."""
