@@ -13,7 +13,9 @@ class Scratch {
  public:
   explicit Scratch(size_t n = 0) { grow(n); }
   ~Scratch() {
-    if (size_ <= kMostKept / sizeof(T) && size_ > kept().size_) std::swap(data_, kept().data_), std::swap(size_, kept().size_);
+    if (size_ > kMostKept / sizeof(T) || size_ <= kept().size) return;
+    std::swap(data_, kept().data);
+    std::swap(size_, kept().size);
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
@@ -21,9 +23,9 @@ class Scratch {
   // Loses what was there.
   void grow(size_t n) {
     if (n <= size_) return;
-    if (kept().size_ >= n) {
-      data_ = std::move(kept().data_);
-      size_ = std::exchange(kept().size_, 0);
+    if (kept().size >= n) {
+      data_ = std::move(kept().data);
+      size_ = std::exchange(kept().size, 0);
     } else {
       data_.reset(new T[n]);
       size_ = n;
@@ -36,8 +38,8 @@ class Scratch {
   static constexpr size_t kMostKept = 8 << 20;  // bytes
 
   struct Kept {
-    std::unique_ptr<T[]> data_;
-    size_t size_ = 0;
+    std::unique_ptr<T[]> data;
+    size_t size = 0;
   };
   static Kept& kept() {
     thread_local Kept kept;
