@@ -94,6 +94,9 @@ def of_train(found: Mapping[str, Any]) -> Iterator[Row]:
     note = f"NDCG@10 {mine['ndcg']:.4f}, the peer's {row['ndcg']:.4f}"
     seconds = f"{mine['iteration_s']:.4f} s", f"{row['iteration_s']:.4f} s"
     yield Row("an iteration of ALS", seconds[0], other, seconds[1], row["iteration_s"] / mine["iteration_s"], note)
+    (_, mine), (other, row) = found["neighbors"].items()
+    seconds = f"{mine['fit_s']:.3f} s", f"{row['fit_s']:.3f} s"
+    yield Row("item-item of all items", seconds[0], other, seconds[1], row["fit_s"] / mine["fit_s"])
 
 
 def of_live(found: Mapping[str, Any]) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 """Training against peers: Sequential beside RecTools' SASRec, at the same width, layers and tokens of a batch, by the
-seconds of an epoch; Als beside implicit's at the same factors, steps and threads, by the seconds of an iteration.
+seconds of an epoch; Als beside implicit's at the same factors, steps and threads, by the seconds of an iteration;
+ItemItem beside implicit's CosineRecommender, with the same number of neighbours.
 
     python benchmarks/train.py                                   Als and implicit, and Sequential alone
     python benchmarks/train.py --peer-python VENV/bin/python     and RecTools' SASRec, from an environment that has it
@@ -8,7 +9,8 @@ seconds of an epoch; Als beside implicit's at the same factors, steps and thread
 An epoch is the mean of some steps times the number of steps. RecTools pads every history to the length and leaves out
 what is older; ours computes every event once. "us_per_event" compares what an event costs. Each engine is a process of
 its own. Als is measured with the NDCG@10 on each user's last event, after 12 iterations. The last line is JSON; exit 1
-where an epoch takes more than half of the faster loss of RecTools, or an iteration longer than implicit's.
+where an epoch takes more than half of the faster loss of RecTools, or an iteration or the neighbours longer than with
+implicit.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +121,33 @@ def als(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     return found
 
 
+def neighbors(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Seconds of the neighbours of all items, the best of three turns."""
+    import scipy.sparse as sp
+    from implicit.nearest_neighbours import CosineRecommender
+
+    from fastrec import ItemItem, config, data
+
+    train = data.clean(args.data / "interactions.parquet").interactions
+    likes = train.select(train.weights > 0)
+    matrix = sp.csr_matrix((likes.weights, likes.items, likes.indptr), (likes.n_users, likes.n_items))
+
+    def ours() -> None:
+        ItemItem(neighbors=200, shrinkage=0.0).fit(train, None, "next")
+
+    def theirs() -> None:
+        CosineRecommender(K=200, num_threads=config.threads()).fit(matrix.copy(), show_progress=False)
+
+    warnings.filterwarnings("ignore", "Method expects CSR")  # implicit's own, of its weighted copy
+    seconds: dict[str, list[float]] = {}
+    for _ in range(3):
+        for name, fit in (("fastrec item_item", ours), ("implicit cosine", theirs)):
+            start = time.perf_counter()
+            fit()
+            seconds.setdefault(name, []).append(time.perf_counter() - start)
+    return {name: {"fit_s": min(times)} for name, times in seconds.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared/data/ml-1m")
@@ -146,6 +176,11 @@ def main() -> None:
         print(f"{name:32} {row['iteration_s']:8.3f} s an iteration    NDCG@10 {row['ndcg']:.4f}")
     mine_s, other_s = (row["iteration_s"] for row in result["als"].values())
     result["als_ratio"] = mine_s / other_s
+    result["neighbors"] = neighbors(args)
+    for name, row in result["neighbors"].items():
+        print(f"{name:32} {row['fit_s']:8.3f} s for all items")
+    mine_s, other_s = (row["fit_s"] for row in result["neighbors"].values())
+    result["neighbors_ratio"] = mine_s / other_s
     if args.peer_python:
         mine, *others = (row["epoch_s"] for row in rows.values())
         result["ratio"] = mine / min(others)
@@ -155,6 +190,8 @@ def main() -> None:
         missed.append(f"an epoch takes {result['ratio']:.2f} of RecTools', expected at most {MOST}")
     if result["als_ratio"] > 1:
         missed.append(f"an iteration takes {result['als_ratio']:.2f} of implicit's, expected at most 1")
+    if result["neighbors_ratio"] > 1:
+        missed.append(f"the neighbours take {result['neighbors_ratio']:.2f} of implicit's, expected at most 1")
     if args.json:
         args.json.write_text(json.dumps({**result, "missed": missed}, indent=1) + "\n")
     if missed:

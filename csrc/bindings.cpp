@@ -163,6 +163,30 @@ PYBIND11_MODULE(_C, m) {
   }, py::kw_only(), py::arg("data"), py::arg("bytes"), py::arg("key"), py::arg("threads"), py::arg("simd"),
      py::arg("out"));
 
+  m.def("entries_by_column", [](const CsrAddress& entries, int64_t n_rows, int64_t n_cols, Address begins,
+                                Address owners, Address places) {
+    py::gil_scoped_release release;
+    fastrec::entries_by_column(csr(entries), n_rows, n_cols, at<int64_t>(begins), at<int32_t>(owners),
+                               at<int32_t>(places));
+  }, py::kw_only(), py::arg("entries"), py::arg("n_rows"), py::arg("n_cols"), py::arg("begins"), py::arg("owners"),
+     py::arg("places"));
+
+  m.def("cooccurrence_topk", [](const CsrAddress& entries, int64_t n_rows, int64_t n_cols, Address begins,
+                                Address owners, Address places, Address steps, int64_t n_steps, int64_t k,
+                                Address norms, float shrinkage, int64_t first, int64_t last, int threads,
+                                Address columns, Address values, Address counts) {
+    const fastrec::CooccurrenceArgs args{csr(entries), n_rows, n_cols, at<const int64_t>(begins),
+                                         at<const int32_t>(owners), at<const int32_t>(places),
+                                         at<const float>(steps), n_steps, k, at<const float>(norms), shrinkage};
+    interruptible([&](fastrec::Stop& stop) {
+      fastrec::cooccurrence_topk(args, first, last, threads, at<int32_t>(columns), at<float>(values),
+                                 at<int32_t>(counts), stop);
+    });
+  }, py::kw_only(), py::arg("entries"), py::arg("n_rows"), py::arg("n_cols"), py::arg("begins"), py::arg("owners"),
+     py::arg("places"), py::arg("steps"), py::arg("n_steps"), py::arg("k"), py::arg("norms"), py::arg("shrinkage"),
+     py::arg("first"), py::arg("last"), py::arg("threads"), py::arg("columns"), py::arg("values"),
+     py::arg("counts"));
+
   m.def("score_std", [](Address queries, int64_t B, int64_t dims, Address covariance, int threads, Address out) {
     interruptible([&](fastrec::Stop& stop) {
       fastrec::score_std(at<const float>(queries), B, dims, at<const double>(covariance), threads, at<double>(out),

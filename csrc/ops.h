@@ -104,6 +104,30 @@ struct FeaturePart {
 void fuse_features(const std::vector<FeaturePart>& parts, int64_t B, bool normalize, bool half, int threads, void* out,
                    Stop& stop);
 
+// The entries of every column: begins [n_cols + 1], and by column the row and the place within it, both [nnz].
+void entries_by_column(Csr entries, int64_t n_rows, int64_t n_cols, int64_t* begins, int32_t* owners, int32_t* places);
+
+// likeness(i, j) = together(i, j) / (norms[i] norms[j] + shrinkage), with together(i, j) the sum over the entries p of
+// column i and q of column j in one row of value[p] value[q], or only over those q that stand g = 1 .. n_steps places
+// after p, of value[p] steps[g - 1] value[q]. Sums in float32, in the order of p and q.
+struct CooccurrenceArgs {
+  Csr entries;  // [n_rows, n_cols] with values of at least +0
+  int64_t n_rows, n_cols;
+  const int64_t* begins;  // of entries_by_column
+  const int32_t* owners;
+  const int32_t* places;
+  const float* steps;  // [n_steps] of at least +0; no steps: all entries of the row
+  int64_t n_steps;
+  int64_t k;
+  const float* norms;  // [n_cols]
+  float shrinkage;
+};
+// columns, values [last - first, k], counts [last - first]: of the items from first to before last the k largest
+// positive finite likenesses with others, columns ascending; at equal ones the smaller column. Cells beyond a count
+// stay as they are.
+void cooccurrence_topk(const CooccurrenceArgs& args, int64_t first, int64_t last, int threads, int32_t* columns,
+                       float* values, int32_t* counts, Stop& stop);
+
 // out [B]: sqrt(max(0, q' C q)), C [D, D] float64.
 void score_std(const float* queries, int64_t B, int64_t dims, const double* covariance, int threads,
                double* out, Stop& stop);

@@ -8,18 +8,14 @@ with n the number of users of an item and gaps up to 3 horizon + 1. A first-orde
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 
+from fastrec import ops
 from fastrec.models._decay import check_decay, decay_variants, resolve_decay
-from fastrec.models._neighbors import neighbors, spans
 from fastrec.models._settings import check_number, check_whole
-from fastrec.types import I32, Embeddings, Interactions, SparseSource
-
-#: Events whose successors are counted at once: with ten gaps some 500 MB.
-_BLOCK_EVENTS = 2_000_000
+from fastrec.types import Csr, Embeddings, Interactions, SparseSource
 
 
 @dataclass(frozen=True)
@@ -51,33 +47,12 @@ class Directed:
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> SparseSource:
         n, items = interactions.n_items, interactions.items
         counts = np.bincount(items, minlength=n)
-        scale = (counts + 1.0) ** -self.popularity
-        places = _by_item(items, n)
-        begins = np.concatenate([[0], np.cumsum(counts)])
-
-        def successors(first: int, last: int) -> "sp.csr_matrix":
-            """The scaled rows of these items."""
-            at = places[begins[first] : begins[last]]
-            at = np.sort(at)  # by user and time, as the sums are taken
-            ends = interactions.indptr[1:][np.searchsorted(interactions.indptr, at, side="right") - 1]
-            rows = items[at] - first
-            liked = np.minimum(interactions.weights[at], 1)  # a dislike neither leads anywhere nor is led to
-            after = sp.csr_matrix((last - first, n), dtype=np.float32)
-            for gap in range(1, int(3 * self.horizon + 1) + 1):
-                same = at + gap < ends
-                at, ends, rows, liked = at[same], ends[same], rows[same], liked[same]
-                if not len(at):
-                    break
-                weight = np.exp(-(gap - 1) / self.horizon) * (liked * np.minimum(interactions.weights[at + gap], 1))
-                pairs = rows, items[at + gap]
-                after = after + sp.coo_matrix((weight.astype(np.float32), pairs), after.shape).tocsr()
-            return (sp.diags(scale[first:last]) @ after @ sp.diags(scale)).tocsr()
-
+        liked = np.minimum(interactions.weights, np.float32(1))  # a dislike neither leads anywhere nor is led to
+        after = ops.cooccurrence_topk(
+            Csr(interactions.indptr, items, n, liked),
+            self.neighbors,
+            norms=(counts + 1.0) ** self.popularity,
+            steps=np.exp(-np.arange(int(3 * self.horizon + 1)) / self.horizon),
+        )
         decay = resolve_decay(self.decay, goal, next_item=2.0, period=10.0)
-        return SparseSource(self.name, neighbors(successors, spans(counts, _BLOCK_EVENTS), self.neighbors), decay)
-
-
-def _by_item(items: I32, n: int) -> Any:
-    """Places of the events by item, [n]; those of one item ascending."""
-    places = np.arange(len(items), dtype=np.int32 if len(items) < 2**31 else np.int64)
-    return sp.coo_array((np.ones(len(items), np.bool_), (items, places)), shape=(n, len(items))).tocsr().indices
+        return SparseSource(self.name, after, decay)

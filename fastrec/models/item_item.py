@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import scipy.sparse as sp
 
+from fastrec import ops
 from fastrec.errors import ConfigError
 from fastrec.models import _arrays
 from fastrec.models._decay import check_decay, decay_variants, resolve_decay
@@ -18,7 +19,7 @@ from fastrec.models._neighbors import neighbors, spans
 from fastrec.models._settings import check_device, check_number, check_whole
 from fastrec.types import Csr, Embeddings, Interactions, SparseSource
 
-#: Entries of the co-occurrence matrix that one block may hold, about 200 MB.
+#: Entries of the co-occurrence matrix that one block of the path on a GPU may hold, about 200 MB.
 _BLOCK_ENTRIES = 16_000_000
 
 
@@ -57,29 +58,29 @@ class ItemItem:
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> SparseSource:
         likes = interactions.select(interactions.weights > 0)
         liked = sp.csr_matrix((likes.weights, likes.items, likes.indptr), shape=(likes.n_users, likes.n_items))
-        weighted = _WEIGHTS[self.similarity](liked)
+        weighted = _WEIGHTS[self.similarity](liked).astype(np.float32, copy=False)
         decay = resolve_decay(self.decay, goal, next_item=3.0, period=None)
-        return SparseSource(self.name, self._neighbors(weighted.astype(np.float32)), decay)
+        return SparseSource(self.name, self._neighbors(weighted), decay)
 
     def _neighbors(self, weighted: "sp.csr_matrix") -> Csr:
         """The best ``neighbors`` of each item; an item is not its own neighbour."""
         n = weighted.shape[1]
-        xp = _arrays.cupy(self.name) if self.device == "cuda" else None
-        by_item = weighted.T.tocsr()
-        norms = np.sqrt(np.asarray(by_item.multiply(by_item).sum(axis=1)).ravel())
+        norms, shrinkage = np.ones(n, np.float32), 0.0
+        if self.similarity != "bm25":
+            squares = np.bincount(weighted.indices, np.square(weighted.data, dtype=np.float64), minlength=n)
+            norms, shrinkage = np.sqrt(squares).astype(np.float32), self.shrinkage
+        if self.device == "cpu":
+            return ops.cooccurrence_topk(weighted, self.neighbors, norms=norms, shrinkage=shrinkage)
+        xp = _arrays.cupy(self.name)
 
         def likenesses(first: int, last: int) -> "sp.csr_matrix":
-            if xp is None:
-                block = (by_item[first:last] @ weighted).tocsr()
-            else:
-                block = sp.csr_matrix(_arrays.likenesses(xp, weighted, first, last))
-            if self.similarity != "bm25":
-                owner = np.repeat(norms[first:last], np.diff(block.indptr))
-                block.data = block.data / (owner * norms[block.indices] + self.shrinkage)
+            block = sp.csr_matrix(_arrays.likenesses(xp, weighted, first, last))
+            owner = np.repeat(norms[first:last], np.diff(block.indptr))
+            block.data = block.data / (owner * norms[block.indices] + np.float32(shrinkage))
             return block
 
         # No row has more entries than there are items, nor than its users have events.
-        met = by_item.astype(np.bool_) @ np.diff(weighted.indptr).astype(np.float64)
+        met = weighted.T.astype(np.bool_) @ np.diff(weighted.indptr).astype(np.float64)
         return neighbors(likenesses, spans(np.minimum(met, n), _BLOCK_ENTRIES), self.neighbors)
 
 

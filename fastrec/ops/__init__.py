@@ -5,6 +5,7 @@ from fastrec.ops._screen import Screen
 from fastrec.ops.add_layer_norm import add_layer_norm
 from fastrec.ops.attention_varlen import attention_varlen
 from fastrec.ops.bias_gelu import bias_gelu
+from fastrec.ops.cooccurrence_topk import cooccurrence_topk
 from fastrec.ops.fuse_features import fuse_features
 from fastrec.ops.mmr import mmr
 from fastrec.ops.pack_items import PackedItems, pack_items
@@ -23,6 +24,7 @@ __all__ = [
     "attention_varlen",
     "bias_gelu",
     "CATALOGUE",
+    "cooccurrence_topk",
     "fuse_features",
     "mmr",
     "pack_items",

@@ -58,6 +58,20 @@ def _score_pairs(rng: np.random.Generator, B: int, N: int, D: int, each: int) ->
     return (_vectors(rng, B, D), pack_items(_vectors(rng, N, D)), pairs), extra
 
 
+def _cooccurrence_topk(rng: np.random.Generator, U: int, N: int, most: int, k: int, steps: int) -> Any:
+    indptr, rows = lists(rng, U, N, most)
+    for u in range(U):
+        rng.shuffle(rows[indptr[u] : indptr[u + 1]])
+    # Many equal values: so there are equal likenesses.
+    values = rng.choice(np.array([0.0, 1.0, 1.0, 2.5], np.float32), len(rows))
+    extra = {
+        "norms": rng.choice(np.array([0.5, 1.0], np.float32), N),
+        "shrinkage": 0.3,
+        "steps": np.exp(-np.arange(steps) / 3).astype(np.float32) if steps else None,
+    }
+    return (Csr(indptr, rows, N, values), k), extra
+
+
 def _fuse_features(rng: np.random.Generator, B: int, dims: tuple[int, ...], normalize: bool, dtype: str) -> Any:
     parts: list[tuple[Any, Any, Any]] = [(_vectors(rng, B, dims[0]), None, rng.standard_normal(B))]
     for d in dims[1:]:
@@ -130,6 +144,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "add_layer_norm": _add_layer_norm,
     "attention_varlen": _attention_varlen,
     "bias_gelu": _bias_gelu,
+    "cooccurrence_topk": _cooccurrence_topk,
     "fuse_features": _fuse_features,
     "mmr": _mmr,
     "pack_items": _pack_items,

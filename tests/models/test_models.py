@@ -95,15 +95,6 @@ def test_only_the_strongest_neighbours_are_kept(similarity):
             assert best[r, kept].min() >= np.delete(full[r], kept).max()
 
 
-def test_blocks_give_the_same(monkeypatch):
-    from fastrec.models import item_item
-
-    data = random_interactions(3)
-    whole = dense(ItemItem().fit(data, None, "next").similarity)
-    monkeypatch.setattr(item_item, "_BLOCK_ENTRIES", 50)
-    np.testing.assert_array_equal(dense(ItemItem().fit(data, None, "next").similarity), whole)
-
-
 def test_a_fit_does_not_touch_its_input():
     data = random_interactions(5)
     before = (data.indptr.copy(), data.items.copy(), data.weights.copy())

@@ -9,6 +9,7 @@ import pytest
 from fastrec import ops
 from fastrec.errors import BackendUnavailable, ConfigError
 from fastrec.ops import _arrays, _cases
+from fastrec.types import Csr
 
 CASES = [
     pytest.param(name, case, id=f"{name}-" + "-".join(f"{k}{v}" for k, v in case.items()))
@@ -21,6 +22,8 @@ def flat(result):
     """The arrays of a result of any operator."""
     if isinstance(result, ops.PackedItems):
         return [result.rows, result.screen.codes, result.screen.scales]
+    if isinstance(result, Csr):
+        return [result.indptr, result.indices, result.values]
     return list(result) if isinstance(result, tuple) else [result]
 
 
