@@ -4,6 +4,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <vector>
 
 #include "bindings.h"
@@ -26,6 +28,12 @@ const T* data(const py::object& x) {
 
 py::ssize_t size(const py::object& x, int axis = 0) { return py::reinterpret_borrow<py::array>(x).shape(axis); }
 
+// With the GIL held, so that nobody changes the environment meanwhile.
+bool set(const char* name) {
+  const char* value = std::getenv(name);
+  return value != nullptr && *value != '\0';
+}
+
 // None, or (indptr int64 [B+1], rows int32).
 bool take_lists(const py::object& x, int64_t B, fastrec::Csr& lists, int64_t& n_entries) {
   if (x.is_none()) return true;
@@ -47,10 +55,13 @@ class Items {
       : rows_(std::move(rows)), codes_(std::move(codes)), scales_(std::move(scales)), errors_(std::move(errors)),
         kind_(static_cast<fastrec::ScreenKind>(kind)), error_(error), reach_(reach), max_norm_(max_norm) {}
 
-  // Whether the arguments were plain; then scores [B, k] and rows [B, k] are written.
+  // Whether the arguments were plain; then scores [B, k] and rows [B, k] are written. No threads asked for: as many as
+  // this process may use, but no more than most_threads, as fastrec.config.threads has it.
   bool search(const py::object& queries, int64_t k, const py::object& seen, const py::object& deny,
-              const py::object& allow, int threads, double largest_score, const py::object& scores,
-              const py::object& rows) const {
+              const py::object& allow, int asked_threads, int most_threads, double largest_score,
+              const py::object& scores, const py::object& rows) const {
+    if (set("FASTREC_SIMD") || (asked_threads == 0 && set("FASTREC_THREADS"))) return false;
+    const int threads = asked_threads > 0 ? asked_threads : std::min(fastrec::usable_cpus(), most_threads);
     const int64_t N = rows_.shape(0), D = rows_.shape(1);
     if (!plain<float>(queries, 2) || size(queries, 1) != D) return false;
     const int64_t B = size(queries);

@@ -1,6 +1,7 @@
 #include "parallel.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
@@ -127,6 +128,14 @@ Pool& the_pool() {
 }
 
 }  // namespace
+
+int usable_cpus() {
+#if defined(__linux__)
+  cpu_set_t cpus;
+  if (sched_getaffinity(0, sizeof cpus, &cpus) == 0) return std::max(CPU_COUNT(&cpus), 1);
+#endif
+  return std::max(static_cast<int>(std::thread::hardware_concurrency()), 1);
+}
 
 void parallel_for(int64_t n_tasks, int threads, const std::function<void(int64_t)>& body) {
   const int helpers = static_cast<int>(std::min<int64_t>(threads, n_tasks)) - 1;

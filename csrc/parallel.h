@@ -18,6 +18,9 @@ namespace fastrec {
 // threads that call at once then use a core each, instead of fighting for the pool.
 void parallel_for(int64_t n_tasks, int threads, const std::function<void(int64_t)>& body);
 
+// The processors that the scheduler may give this process.
+int usable_cpus();
+
 // Thrown out of an operator after Ctrl-C; the Python error is already set then.
 struct Interrupted : std::runtime_error {
   Interrupted() : std::runtime_error("interrupted") {}

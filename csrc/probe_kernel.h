@@ -34,7 +34,7 @@ static float probe_read(const float* values, int64_t n) {
   for (int64_t i = 0; i + 64 <= n; i += 64) {
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      __builtin_prefetch(values + i + 16 * j + kAhead / 4, 0, 2);
+      __builtin_prefetch(values + i + 16 * j + kAhead / 4, 0, kIntoL2);
       sums[j] = sums[j].plus(Vec::load(values + i + 16 * j));
     }
   }

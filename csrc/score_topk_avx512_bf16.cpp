@@ -34,6 +34,9 @@ namespace fastrec {
 void scan_bf16_avx512_bf16(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
   avx512_bf16::scan<avx512_bf16::SumsBf16, 8>(screen, dims, first, last, tile);
 }
+void scan_bf16_avx512_bf16_l1(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
+  avx512_bf16::scan<avx512_bf16::SumsBf16, kFewUsers, avx512_bf16::kIntoL1>(screen, dims, first, last, tile);
+}
 
 }  // namespace fastrec
 #endif

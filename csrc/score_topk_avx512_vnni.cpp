@@ -26,6 +26,9 @@ namespace fastrec {
 void scan_int8_avx512_vnni(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
   avx512_vnni::scan<avx512_vnni::SumsInt8, 8>(screen, dims, first, last, tile);
 }
+void scan_int8_avx512_vnni_l1(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
+  avx512_vnni::scan<avx512_vnni::SumsInt8, kFewUsers, avx512_vnni::kIntoL1>(screen, dims, first, last, tile);
+}
 
 }  // namespace fastrec
 #endif

@@ -30,9 +30,11 @@ void split_items(const TopkArgs& a, ScreenKind kind, const Kernel& level, Stop& 
   SparseTerms terms(a.s, first, a.s.history ? n : 0);
   terms.sort_all(threads);
   std::vector<std::vector<uint64_t>> found(parts * n);
+  SharedPanels shared(panels, threads);  // of a sparse term every thread has a part of its own
   parallel_for(parts, threads, [&](int64_t part) {
     const auto begin = [&](int64_t i) { return std::min(panels, units * i / parts * unit); };
-    Search(a, kind, level, terms, stop).run(first, last, begin(part), begin(part + 1), found.data() + part * n);
+    Search(a, kind, level, terms, stop)
+        .run(first, last, begin(part), begin(part + 1), found.data() + part * n, a.s.history ? nullptr : &shared);
   });
   for (int64_t u = 0; u < n; ++u) {
     std::vector<uint64_t> all;

@@ -24,9 +24,10 @@ namespace FASTREC_LEVEL {
 static constexpr int64_t kStepBytes = 4 * kLanes;  // of a panel that a word of a query is multiplied with
 static constexpr int64_t kPanelsAhead = 4;  // whose scales are fetched: one line a panel is no stream to the machine
 
-template <class Sums, int U, int P, int S>
-static inline void walk(const Screen& screen, int64_t steps, int64_t first, const float* init, const Tile& tile,
-                        Ahead ahead) {
+// Inlined by force: one user's panel takes no longer than a call with its registers put away.
+template <class Sums, int U, int P, int S, int kInto>
+__attribute__((always_inline)) static inline void walk(const Screen& screen, int64_t steps, int64_t first,
+                                                       const float* init, const Tile& tile, Ahead ahead) {
   constexpr int H = Sums::kParts;
   Sums sums[U][P][S];
 #pragma GCC unroll 16
@@ -49,7 +50,7 @@ static inline void walk(const Screen& screen, int64_t steps, int64_t first, cons
     if (S == 1) ahead.next();
 #pragma GCC unroll 8
     for (int s = 0; s < kSteps; ++s, query += H * U, values += kStepBytes) {
-      if (S > 1) __builtin_prefetch(values + kAhead, 0, 2);
+      if (S > 1) __builtin_prefetch(values + kAhead, 0, kInto);
 #pragma GCC unroll 2
       for (int h = 0; h < H; ++h) {
         typename Sums::Part items[P];
@@ -91,24 +92,24 @@ static inline void walk(const Screen& screen, int64_t steps, int64_t first, cons
   }
 }
 
-template <class Sums, int U>
+template <class Sums, int U, int kInto>
 static void scan_users(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
   constexpr int P = Sums::panels(U), S = Sums::splits(U);
   const int64_t steps = (dims + Sums::kDims - 1) / Sums::kDims;
   const float* init = tile.init;
   int64_t p = first;
   for (; p + P <= last; p += P, init += P * kLanes)
-    walk<Sums, U, P, S>(screen, steps, p, init, tile, Ahead::of(tile, p - first, P, steps / 4));
-  for (; p < last; ++p, init += kLanes) walk<Sums, U, 1, S>(screen, steps, p, init, tile, {nullptr, 0});
+    walk<Sums, U, P, S, kInto>(screen, steps, p, init, tile, Ahead::of(tile, p - first, P, steps / 4));
+  for (; p < last; ++p, init += kLanes) walk<Sums, U, 1, S, kInto>(screen, steps, p, init, tile, {nullptr, 0});
 }
 
-// U: the most users of a tile.
-template <class Sums, int U>
+// U: the most users of a tile. kInto: where one or two users read ahead, see kAhead.
+template <class Sums, int U, int kInto = kIntoL2>
 static void scan(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile) {
   if constexpr (U > 1) {
-    if (tile.n_users < U) return scan<Sums, U - 1>(screen, dims, first, last, tile);
+    if (tile.n_users < U) return scan<Sums, U - 1, kInto>(screen, dims, first, last, tile);
   }
-  scan_users<Sums, U>(screen, dims, first, last, tile);
+  scan_users<Sums, U, kInto>(screen, dims, first, last, tile);
 }
 
 }  // namespace FASTREC_LEVEL

@@ -103,6 +103,10 @@ extern const Kernel kernel_avx512;
 // What the levels beyond AVX-512 do better.
 void scan_int8_avx512_vnni(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
 void scan_bf16_avx512_bf16(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
+// The same for one or two users on machines that are best read ahead of into the L1 cache, see kAhead.
+constexpr int kFewUsers = 2;
+void scan_int8_avx512_vnni_l1(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
+void scan_bf16_avx512_bf16_l1(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
 void scan_int8_amx(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
 void scan_bf16_amx(const Screen& screen, int64_t dims, int64_t first, int64_t last, const Tile& tile);
 #endif

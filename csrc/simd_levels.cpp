@@ -1,3 +1,7 @@
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstring>
 #include <string>
 
@@ -6,6 +10,19 @@
 #include "ops.h"
 
 namespace fastrec {
+
+#if defined(__x86_64__)
+namespace {
+
+// GCC 12 has no name for it.
+bool zen5() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  const bool known = __get_cpuid(1, &a, &b, &c, &d) != 0;
+  return known && __builtin_cpu_is("amd") && (a >> 8 & 0xf) + (a >> 20 & 0xff) >= 0x1a;
+}
+
+}  // namespace
+#endif
 
 std::vector<const Kernel*> simd_levels() {
   std::vector<const Kernel*> levels = {&kernel_scalar};
@@ -21,6 +38,7 @@ std::vector<const Kernel*> simd_levels() {
         kernel.name = "avx512_vnni";
         kernel.query_max = 127;
         kernel.int8 = kernel.int8_few = {scan_int8_avx512_vnni, 8};
+        if (zen5()) kernel.few = kFewUsers, kernel.int8_few = {scan_int8_avx512_vnni_l1, kFewUsers};
         return kernel;
       }();
       levels.push_back(&vnni);
@@ -29,6 +47,7 @@ std::vector<const Kernel*> simd_levels() {
           Kernel kernel = vnni;
           kernel.name = "avx512_bf16";
           kernel.bf16 = kernel.bf16_few = {scan_bf16_avx512_bf16, 8, true};
+          if (zen5()) kernel.bf16_few = {scan_bf16_avx512_bf16_l1, kFewUsers, true};
           return kernel;
         }();
         // Intel's multiply-adds of float32 are the faster ones (Sapphire Rapids: by half), AMD's the slower ones.

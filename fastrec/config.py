@@ -23,11 +23,11 @@ def threads(asked: int | None = None) -> int:
         if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
             raise ConfigError(f"[config] threads={asked!r}, expected a whole number of at least 1")
         return asked
-    return max(1, min(len(os.sched_getaffinity(0)), _cgroup_cpus()))
+    return max(1, min(len(os.sched_getaffinity(0)), cgroup_cpus()))
 
 
 @cache
-def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+def cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
     """CPUs that the quotas of the cgroup and of all above it allow, rounded up; a large number where there are none.
 
     root: where the cgroups are mounted, of version 2 or 1

@@ -17,7 +17,7 @@ def cpus(tmp_path):
             path = tmp_path / "cgroup" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        return config._cgroup_cpus.__wrapped__(tmp_path / "cgroup", tmp_path / "own")
+        return config.cgroup_cpus.__wrapped__(tmp_path / "cgroup", tmp_path / "own")
 
     return count
 
@@ -56,14 +56,14 @@ def test_the_quota_of_version_1(cpus):
 
 def test_no_cgroups_at_all(cpus, tmp_path):
     assert cpus("no line of this kind\n") == NONE
-    assert config._cgroup_cpus.__wrapped__(tmp_path, tmp_path / "missing") == NONE
+    assert config.cgroup_cpus.__wrapped__(tmp_path, tmp_path / "missing") == NONE
 
 
 def test_the_affinity_counts_too(monkeypatch):
     monkeypatch.delenv("FASTREC_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4, 5})
-    monkeypatch.setattr(config, "_cgroup_cpus", lambda: 8)
+    monkeypatch.setattr(config, "cgroup_cpus", lambda: 8)
     assert config.threads() == 3
-    monkeypatch.setattr(config, "_cgroup_cpus", lambda: 2)
+    monkeypatch.setattr(config, "cgroup_cpus", lambda: 2)
     assert config.threads() == 2
     assert config.threads(7) == 7

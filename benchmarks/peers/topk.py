@@ -209,14 +209,17 @@ class Probe:
         return found
 
     def share(self, call: Call, size: int, work: int, seconds: float) -> float:
-        """Of the read bandwidth, by calls that read ``work`` bytes: calls and passes of the probe take turns, since
-        neighbours change the bandwidth within milliseconds, and the medians of both are compared."""
+        """Of the read bandwidth, by calls that read ``work`` bytes: a few calls and a pass of the probe take turns, since
+        neighbours change the bandwidth within milliseconds, and the medians of both are compared. The first call after
+        a pass, which has pushed Python itself out of the cache, does not count: calls follow one another."""
         calls, reads = [], []
         end = time.perf_counter() + seconds
         while not calls or time.perf_counter() < end:
-            start = time.perf_counter()
             call()
-            calls.append(work / (time.perf_counter() - start))
+            for _ in range(3):
+                start = time.perf_counter()
+                call()
+                calls.append(work / (time.perf_counter() - start))
             reads.append(self.once(size)[1])
         return float(np.median(calls) / np.median(reads))
 

@@ -4,7 +4,6 @@ The native backends screen in fewer bits with a certified bound and score what i
 (csrc/topk_bounds.h has the proof), after the two-step search of Teflioudi et al., LEMP, SIGMOD 2015.
 """
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +68,8 @@ def score_topk(
     beyond float32), BackendUnavailable.
     """
     where = "score_topk"
-    k = config.check_k(where, k)
+    if type(k) is not int or k < 1:
+        k = config.check_k(where, k)
     if backend == "auto" and bias is None and sparse is None and type(queries) is np.ndarray:
         found = _plain(queries, items, k, seen, deny, allow, threads)
         if found is not None:
@@ -102,21 +102,17 @@ def _plain(
     """The answer where all arguments are as the native module wants them, checked there in one step; else None.
 
     For one user and a small catalogue, or where Python's memory has left the cache, checks one by one cost as much as
-    the search.
+    the search: even the settings of the environment are looked up there.
     """
-    if (
-        not isinstance(items, PackedItems)
-        or queries.ndim != 2
-        or _native.missing_cpu()
-        or os.environ.get("FASTREC_SIMD")
-    ):
+    if not isinstance(items, PackedItems) or queries.ndim != 2 or _native.missing_cpu():
         return None
-    n = items.n_items
+    asked = 0 if threads is None else config.threads(threads)
+    n = len(items.rows)
     lists = [(x.indptr, x.indices) if isinstance(x, Csr) and x.n_cols == n else x for x in (seen, deny, allow)]
     scores = _arrays.empty((len(queries), k), np.float32)
     rows = _arrays.empty((len(queries), k), np.int64)
-    good = items.view().search(queries, k, *lists, config.threads(threads), _arrays.LARGEST_SCORE, scores, rows)
-    return (scores, rows) if good else None
+    limits = asked, config.cgroup_cpus(), _arrays.LARGEST_SCORE
+    return (scores, rows) if items.view().search(queries, k, *lists, *limits, scores, rows) else None
 
 
 def _lists(

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrec import ops
+from fastrec import ConfigError, ops
 from fastrec.ops._cases import lists, matrix
 from fastrec.types import Csr
 
@@ -282,3 +282,27 @@ def test_similarity_with_repeated_columns_adds_up(backend, d):
         pairs = (np.array([0, len(listed)]), np.array(listed))
         got = ops.score_pairs(q, v, pairs, sparse=sparse, backend="auto" if backend == "torch" else backend)
         np.testing.assert_array_equal(got, [{2: 22, 1: 10}.get(i, 0) + d for i in listed])
+
+
+@pytest.mark.parametrize(("name", "value"), [("FASTREC_SIMD", "scalar"), ("FASTREC_THREADS", "1")])
+def test_the_short_way_leaves_settings_of_the_environment_to_the_long_one(name, value, monkeypatch):
+    items, query = ops.pack_items(np.eye(3, dtype=np.float32)), np.eye(1, 3, dtype=np.float32)
+    scores, rows = np.empty((1, 2), np.float32), np.empty((1, 2), np.int64)
+
+    def short(threads):
+        return items.view().search(query, 2, None, None, None, threads, 2, 3e38, scores, rows)
+
+    for setting in ("FASTREC_SIMD", "FASTREC_THREADS"):
+        monkeypatch.delenv(setting, raising=False)
+    assert short(0)
+    monkeypatch.setenv(name, value)
+    assert not short(0)
+    assert short(1) == (name == "FASTREC_THREADS"), "threads that were asked for come before those of the environment"
+    monkeypatch.setenv(name, "")
+    assert short(0)
+
+
+def test_threads_of_the_environment_that_are_none(monkeypatch):
+    monkeypatch.setenv("FASTREC_THREADS", "many")
+    with pytest.raises(ConfigError, match="FASTREC_THREADS='many', expected a whole number of at least 1"):
+        ops.score_topk(np.ones((1, 2), np.float32), ops.pack_items(np.ones((3, 2), np.float32)), 1)
