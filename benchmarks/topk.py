@@ -7,9 +7,9 @@
 
 Ratios are medians over the rounds of (time of the peer / ours) of one round, for two cores that others use too.
 Limits: FMA peak of the machine, measured just before and after ours, and for one user the read bandwidth, whose passes
-take turns with the calls: of the memory, by passes over 256 MB, where the screen is larger than 32 MB, else of the cache,
-by passes over as much as the screen has. It is judged in the first case; up to 128 MB the cache still helps the calls a
-little, and a share may be above 100 %. The last line says which target was missed; exit 1 then.
+take turns with the calls: of the memory, by passes over 256 MB, where the screen is larger than 32 MB, else of the
+cache, by passes over as much as the screen has. It is judged in the first case; up to 128 MB the cache still helps the
+calls, and a share may be above 100 %. The last line says which target was missed; exit 1 then.
 """
 
 import argparse

@@ -209,9 +209,9 @@ class Probe:
         return found
 
     def share(self, call: Call, size: int, work: int, seconds: float) -> float:
-        """Of the read bandwidth, by calls that read ``work`` bytes: a few calls and a pass of the probe take turns, since
-        neighbours change the bandwidth within milliseconds, and the medians of both are compared. The first call after
-        a pass, which has pushed Python itself out of the cache, does not count: calls follow one another."""
+        """Of the read bandwidth, by calls that read ``work`` bytes: a few calls and a pass of the probe take turns,
+        since neighbours change the bandwidth within milliseconds, and the medians of both are compared. The first call
+        after a pass, which has pushed Python itself out of the cache, does not count: calls follow one another."""
         calls, reads = [], []
         end = time.perf_counter() + seconds
         while not calls or time.perf_counter() < end:

@@ -41,7 +41,9 @@ def case(rng):
     from fastrec.ops._cases import lists, matrix
 
     b = int(rng.choice([0, 1, 2, 3, 9, 20], p=[0.02, 0.3, 0.13, 0.15, 0.2, 0.2]))
-    n = int(rng.choice([0, 1, 15, 16, 17, rng.integers(1, 100), rng.integers(1, 900)], p=[0.02] * 5 + [0.3, 0.6]))
+    # The largest are walked by threads that take one part after the other.
+    sizes = [0, 1, 15, 16, 17, rng.integers(1, 100), rng.integers(1, 900), rng.integers(3000, 12000)]
+    n = int(rng.choice(sizes, p=[0.02] * 5 + [0.3, 0.55, 0.05]))
     d = int(rng.choice([0, 1, 3, 4, 8, rng.integers(1, 24), rng.integers(1, 130)], p=[0.03] * 5 + [0.45, 0.4]))
     kinds = ["normal", "integers", "magnitudes", "near ties", "denormal", "sparse"]
     kind = rng.choice(kinds, p=[0.25, 0.25, 0.15, 0.15, 0.05, 0.15])

@@ -26,7 +26,7 @@ struct Case {
     std::mt19937 random(seed);
     const auto up_to = [&](int64_t n) { return static_cast<int64_t>(random() % static_cast<unsigned>(n)); };
     std::normal_distribution<float> normal;
-    B = 1 + up_to(40), N = 800 + up_to(3000), D = up_to(40), k = 1 + up_to(30);
+    B = 1 + up_to(40), N = 800 + up_to(9000), D = up_to(40), k = 1 + up_to(30);
     items.resize(N * D);
     queries.resize(B * D);
     const bool ties = seed % 2 == 0;
