@@ -110,8 +110,7 @@ def plan(growth: dict[str, Any], fit: dict[str, Any], everyone: dict[str, Any]) 
         f"core-seconds a user, {per_item:.0f} bytes an item):\n\n" + table(head, rows) + "\n\n"
         f"Fitting ({EVENTS} events a user). What an event costs is taken from the two largest sizes, "
         f"{si(last[0]['events'])} and {si(last[1]['events'])} events, and all beyond is extrapolated. `fit` runs on "
-        "one machine, of which item_item and directed keep one core busy; where its memory asks for more than a "
-        "machine there is no path yet:\n\n"
+        "one machine; where its memory asks for more than a machine there is no path yet:\n\n"
         + table(["users", "events", "core-hours", "peak memory", "machines by memory"], fits)
     )
 

@@ -14,6 +14,10 @@ struct Vec {
   static inline Vec zero() { return {_mm512_setzero_ps()}; }
   static inline Vec all(float x) { return {_mm512_set1_ps(x)}; }
   static inline Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  // The first n of 16; what lies behind is not read, and 0.
+  static inline Vec load_first(const float* p, int64_t n) {
+    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1u), p)};
+  }
   inline void store(float* p) const { _mm512_storeu_ps(p, v); }
   inline void add_product(const Vec& a, const Vec& b) { v = _mm512_fmadd_ps(a.v, b.v, v); }
   inline Vec plus(const Vec& other) const { return {_mm512_add_ps(v, other.v)}; }
@@ -22,6 +26,7 @@ struct Vec {
   inline int32_t count_above(float cut) const { return __builtin_popcount(above(cut)); }
   inline Vec least(const Vec& other) const { return {_mm512_min_ps(v, other.v)}; }
   inline Vec most(const Vec& other) const { return {_mm512_max_ps(v, other.v)}; }
+  inline float sum() const { return _mm512_reduce_add_ps(v); }
 };
 
 // As in store_some.h, but the rest of 16 places is overwritten. A compressing store takes some machines a hundred

@@ -187,6 +187,18 @@ PYBIND11_MODULE(_C, m) {
      py::arg("first"), py::arg("last"), py::arg("threads"), py::arg("columns"), py::arg("values"),
      py::arg("counts"));
 
+  m.def("ridge_solve", [](Address x, Address others, Address gram, Address indptr, Address indices, Address right,
+                          Address extra, int64_t n_rows, int64_t dims, int64_t steps, int threads,
+                          const std::string& simd) {
+    const fastrec::Ridge systems{at<float>(x), at<const float>(others), at<const float>(gram),
+                                 at<const int64_t>(indptr), at<const int32_t>(indices), at<const float>(right),
+                                 at<const float>(extra), dims, steps};
+    const fastrec::Kernel& level = fastrec::simd_level(simd.c_str());
+    interruptible([&](fastrec::Stop& stop) { fastrec::ridge_solve(systems, n_rows, threads, level, stop); });
+  }, py::kw_only(), py::arg("x"), py::arg("others"), py::arg("gram"), py::arg("indptr"), py::arg("indices"),
+     py::arg("right"), py::arg("extra"), py::arg("n_rows"), py::arg("dims"), py::arg("steps"), py::arg("threads"),
+     py::arg("simd"));
+
   m.def("score_std", [](Address queries, int64_t B, int64_t dims, Address covariance, int threads, Address out) {
     interruptible([&](fastrec::Stop& stop) {
       fastrec::score_std(at<const float>(queries), B, dims, at<const double>(covariance), threads, at<double>(out),

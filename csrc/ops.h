@@ -128,6 +128,10 @@ struct CooccurrenceArgs {
 void cooccurrence_topk(const CooccurrenceArgs& args, int64_t first, int64_t last, int threads, int32_t* columns,
                        float* values, int32_t* counts, Stop& stop);
 
+// Improves every row of x [n_rows, D] by at most `steps` steps of conjugate gradients; rows without a right side become 0.
+// No row changes a bit of another.
+void ridge_solve(const Ridge& systems, int64_t n_rows, int threads, const Kernel& level, Stop& stop);
+
 // out [B]: sqrt(max(0, q' C q)), C [D, D] float64.
 void score_std(const float* queries, int64_t B, int64_t dims, const double* covariance, int threads,
                double* out, Stop& stop);

@@ -14,6 +14,12 @@ struct Vec {
   static inline Vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static inline Vec all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
   static inline Vec load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  // The first n of 16; what lies behind is not read, and 0.
+  static inline Vec load_first(const float* p, int64_t n) {
+    alignas(32) static const int32_t kMask[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    const __m256i* mask = reinterpret_cast<const __m256i*>(kMask + 16 - n);
+    return {_mm256_maskload_ps(p, _mm256_loadu_si256(mask)), _mm256_maskload_ps(p + 8, _mm256_loadu_si256(mask + 1))};
+  }
   inline void store(float* p) const {
     _mm256_storeu_ps(p, lo);
     _mm256_storeu_ps(p + 8, hi);
@@ -36,6 +42,12 @@ struct Vec {
   inline int32_t count_above(float cut) const { return __builtin_popcount(above(cut)); }
   inline Vec least(const Vec& other) const { return {_mm256_min_ps(lo, other.lo), _mm256_min_ps(hi, other.hi)}; }
   inline Vec most(const Vec& other) const { return {_mm256_max_ps(lo, other.lo), _mm256_max_ps(hi, other.hi)}; }
+  inline float sum() const {
+    const __m256 eight = _mm256_add_ps(lo, hi);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_shuffle_ps(four, four, 1)));
+  }
 };
 
 static inline uint32_t equal(const int32_t* rows, int32_t row) {
@@ -129,6 +141,7 @@ struct SumsInt8 {
 };
 
 static constexpr int kProbeSums = 6;
+static constexpr int kRidgeColumns = 1, kRidgeSums = 4;
 
 }  // namespace avx2
 }  // namespace fastrec
@@ -138,6 +151,7 @@ static constexpr int kProbeSums = 6;
 #include "exact_kernel.h"
 #include "hits_kernel.h"
 #include "probe_kernel.h"
+#include "ridge_kernel.h"
 #include "score_topk_kernel.h"
 
 namespace fastrec {
@@ -146,7 +160,7 @@ static constexpr Walk kBf16 = {avx2::scan<avx2::SumsBf16, 6>, 6};
 static constexpr Walk kInt8 = {avx2::scan<avx2::SumsInt8, 4>, 4};
 
 const Kernel kernel_avx2 = {"avx2", 63, kBf16, kInt8, 0, kBf16, kInt8, avx2::exact, avx2::keep,
-                            avx2::kth_low, avx2::probe_fma, avx2::probe_read};
+                            avx2::kth_low, avx2::probe_fma, avx2::probe_read, avx2::ridge_group};
 
 }  // namespace fastrec
 #endif

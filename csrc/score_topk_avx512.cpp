@@ -47,6 +47,7 @@ struct SumsInt8 : Int8 {
 };
 
 static constexpr int kProbeSums = 24;
+static constexpr int kRidgeColumns = 2, kRidgeSums = 8;
 
 }  // namespace avx512
 }  // namespace fastrec
@@ -55,6 +56,7 @@ static constexpr int kProbeSums = 24;
 #include "exact_kernel.h"
 #include "hits_kernel.h"
 #include "probe_kernel.h"
+#include "ridge_kernel.h"
 #include "score_topk_kernel.h"
 
 namespace fastrec {
@@ -63,7 +65,7 @@ static constexpr Walk kBf16 = {avx512::scan<avx512::SumsBf16, 8>, 8};
 static constexpr Walk kInt8 = {avx512::scan<avx512::SumsInt8, 8>, 8};
 
 const Kernel kernel_avx512 = {"avx512", 63, kBf16, kInt8, 0, kBf16, kInt8, avx512::exact, avx512::keep,
-                              avx512::kth_low, avx512::probe_fma, avx512::probe_read};
+                              avx512::kth_low, avx512::probe_fma, avx512::probe_read, avx512::ridge_group};
 
 }  // namespace fastrec
 #endif

@@ -21,6 +21,11 @@ struct Vec {
     for (int i = 0; i < kWidth; ++i) r.v[i] = p[i];
     return r;
   }
+  static inline Vec load_first(const float* p, int64_t n) {
+    Vec r = zero();
+    for (int64_t i = 0; i < n; ++i) r.v[i] = p[i];
+    return r;
+  }
   inline void store(float* p) const {
     for (int i = 0; i < kWidth; ++i) p[i] = v[i];
   }
@@ -51,6 +56,13 @@ struct Vec {
     Vec r;
     for (int i = 0; i < kWidth; ++i) r.v[i] = other.v[i] < v[i] ? other.v[i] : v[i];
     return r;
+  }
+  inline float sum() const {
+    float part[kWidth / 2];
+    for (int i = 0; i < kWidth / 2; ++i) part[i] = v[i] + v[i + kWidth / 2];
+    for (int n = kWidth / 4; n > 0; n /= 2)
+      for (int i = 0; i < n; ++i) part[i] += part[i + n];
+    return part[0];
   }
   inline Vec most(const Vec& other) const {
     Vec r;
@@ -152,6 +164,7 @@ static inline void transpose(const float* const* from, int64_t d, float* block) 
 }
 
 static constexpr int kProbeSums = 2;
+static constexpr int kRidgeColumns = 1, kRidgeSums = 1;
 
 }  // namespace scalar
 }  // namespace fastrec
@@ -160,6 +173,7 @@ static constexpr int kProbeSums = 2;
 #include "exact_kernel.h"
 #include "hits_kernel.h"
 #include "probe_kernel.h"
+#include "ridge_kernel.h"
 #include "score_topk_kernel.h"
 
 namespace fastrec {
@@ -168,6 +182,6 @@ static constexpr Walk kBf16 = {scalar::scan<scalar::SumsBf16, 1>, 1};
 static constexpr Walk kInt8 = {scalar::scan<scalar::SumsInt8, 1>, 1};
 
 const Kernel kernel_scalar = {"scalar", 127, kBf16, kInt8, 0, kBf16, kInt8, scalar::exact, scalar::keep,
-                              scalar::kth_low, scalar::probe_fma, scalar::probe_read};
+                              scalar::kth_low, scalar::probe_fma, scalar::probe_read, scalar::ridge_group};
 
 }  // namespace fastrec

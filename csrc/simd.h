@@ -76,6 +76,22 @@ struct Walk {
   bool tiled = false;       // wants its queries in AMX tiles
 };
 
+// Many systems (gram + sum_e extra[e] y_e y_e') x = sum_e right[e] y_e, one for each row of x, over the entries e of the
+// row and y_e = others[indices[e]].
+struct Ridge {
+  float* x;             // [.., D], the first guess and the result
+  const float* others;  // [.., D]
+  const float* gram;    // [D, D]; for the kernels its rows are padded with zeros to whole registers
+  const int64_t* indptr;
+  const int32_t* indices;
+  const float* right;  // or null: 1 + extra
+  const float* extra;
+  int64_t D, steps;
+};
+constexpr int kRidgeRows = 8;               // that share a reading of gram
+constexpr float kRidgeTolerance = 1e-5f;    // a residual this small beside the right side ends a row
+constexpr float kRidgeNothing = 1e-24f;     // a right side whose squared length is below it gives zeros
+
 struct Kernel {
   const char* name;
   int32_t query_max;  // the largest int8 code of a query that cannot saturate
@@ -94,6 +110,8 @@ struct Kernel {
   // reading of n floats, n a multiple of 64. They return something so that the work is done.
   float (*probe_fma)(int64_t rounds);
   float (*probe_read)(const float* values, int64_t n);
+  // Rows [u, u + n) of the systems, n up to kRidgeRows; scratch [5 kRidgeRows width + entries of the longest row].
+  void (*ridge_group)(const Ridge& a, int64_t u, int64_t n, float* scratch);
 };
 
 extern const Kernel kernel_scalar;

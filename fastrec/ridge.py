@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastrec import config
+from fastrec import _native, config
+from fastrec.ops import _arrays
 from fastrec.types import F32, I32
 
 #: Systems of one task of a thread: enough to keep the interpreter out of the way.
@@ -29,18 +30,23 @@ def solve(
     gram: F32,
     indptr: npt.NDArray[Any],
     indices: I32,
-    right: F32,
+    right: F32 | None,
     extra: F32,
     steps: int,
 ) -> None:
     """Improve x [R, D] in place by at most ``steps`` steps for each row; rows without entries become 0.
 
-    others: float32 [N, D]; gram: float32 [D, D], positive definite
-    indptr [R + 1], indices int32 [nnz], right and extra float32 [nnz]: the entries of each row
-    Every row is solved by itself in one order, so that batches and threads change no bit.
+    x, others: float32 [R, D] and [N, D], contiguous; gram: float32 [D, D], positive definite
+    indptr [R + 1], indices int32 [nnz], right and extra float32 [nnz]: the entries of each row; no right: 1 + extra
+    Every row is solved by itself in one order, so that batches and threads change no bit. Without the native module
+    numba compiles the same loops.
     """
-    run = _kernel()
     gram = np.ascontiguousarray(gram, np.float32)
+    if _native.missing_cpu() is None:
+        _solve(x, others, gram, indptr, indices, right, extra, steps)
+        return
+    run = _kernel()
+    right = 1 + extra if right is None else right
 
     def task(first: int) -> None:
         run(x, others, gram, indptr, indices, right, extra, first, min(first + _TASK, len(x)), steps)
@@ -50,6 +56,28 @@ def solve(
         return
     with ThreadPoolExecutor(config.threads()) as pool:
         list(pool.map(task, range(0, len(x), _TASK)))
+
+
+def _solve(
+    x: F32, others: F32, gram: F32, indptr: npt.NDArray[Any], indices: I32, right: F32 | None, extra: F32, steps: int
+) -> None:
+    """The native solver, csrc/ridge_kernel.h."""
+    indptr, indices = np.ascontiguousarray(indptr, np.int64), np.ascontiguousarray(indices, np.int32)
+    others = np.ascontiguousarray(others, np.float32)
+    _native.module("ridge").ridge_solve(
+        x=_native.ptr(x, np.float32),
+        others=_native.ptr(others, np.float32),
+        gram=_native.ptr(gram, np.float32),
+        indptr=_native.ptr(indptr, np.int64),
+        indices=_native.ptr(indices, np.int32),
+        right=_native.ptr(right, np.float32),
+        extra=_native.ptr(extra, np.float32),
+        n_rows=len(x),
+        dims=x.shape[1],
+        steps=steps,
+        threads=config.threads(),
+        simd=_arrays.simd("ridge"),
+    )
 
 
 @cache

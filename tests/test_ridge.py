@@ -1,9 +1,95 @@
-"""The ridge solver against LAPACK, and where numbers vanish."""
+"""The ridge solver against LAPACK, at every level and as numba compiles it, and where numbers vanish."""
 
 import numpy as np
 import pytest
 
-from fastrec import ridge
+from fastrec import _native, ridge
+
+LEVELS = [*_native.module("tests").simd_levels(), "numba"]
+
+
+@pytest.fixture(params=LEVELS)
+def level(request, monkeypatch):
+    """How the systems are solved: natively at a level, or by numba where the native module is missing."""
+    if request.param == "numba":
+        monkeypatch.setattr(_native, "_C", None)
+    else:
+        monkeypatch.setenv("FASTREC_SIMD", request.param)
+    return request.param
+
+
+def systems(seed, rows, others, dims, most):
+    rng = np.random.default_rng(seed)
+    y = rng.standard_normal((others, dims)).astype(np.float32) / np.sqrt(dims)
+    sizes = rng.integers(0, most + 1, rows)
+    sizes[::5] = 0
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    indices = rng.integers(0, others, indptr[-1]).astype(np.int32)
+    extra = rng.uniform(0.1, 4, indptr[-1]).astype(np.float32)
+    return y, (y.T @ y + np.eye(dims, dtype=np.float32)), indptr, indices, extra
+
+
+def exactly(y, gram, indptr, indices, right, extra):
+    out = np.zeros((len(indptr) - 1, y.shape[1]))
+    y, gram = y.astype(np.float64), gram.astype(np.float64)
+    for u in range(len(out)):
+        span = slice(indptr[u], indptr[u + 1])
+        mine = y[indices[span]]
+        left = gram + (mine * extra[span, None]).T @ mine
+        out[u] = np.linalg.solve(left, mine.T @ right[span].astype(np.float64)) if len(mine) else 0
+    return out
+
+
+@pytest.mark.parametrize("dims", [1, 15, 16, 17, 33, 64, 128, 129, 160, 200])
+@pytest.mark.parametrize("given_right", [True, False])
+def test_solves_every_system(dims, given_right, level):
+    y, gram, indptr, indices, extra = systems(dims, 23, 40, dims, 30)
+    right = np.random.default_rng(1).uniform(0.5, 2, len(extra)).astype(np.float32) if given_right else None
+    x = np.full((23, dims), 0.1, np.float32)
+    ridge.solve(x, y, gram, indptr, indices, right, extra, 200)
+    want = exactly(y, gram, indptr, indices, 1 + extra if right is None else right, extra)
+    np.testing.assert_allclose(x, want, atol=2e-4 * np.abs(want).max())
+    assert (x[::5] == 0).all(), "rows without entries are 0, whatever the guess was"
+
+
+@pytest.mark.parametrize("dims", [7, 48, 130])
+def test_few_steps_are_those_of_numba(dims, monkeypatch, level):
+    parts = systems(3, 60, 50, dims, 12)
+    guess = np.random.default_rng(0).normal(0, 0.01, (60, dims)).astype(np.float32)
+    x = guess.copy()
+    ridge.solve(x, *parts[:4], None, parts[4], 3)
+    monkeypatch.setattr(_native, "_C", None)
+    want = guess.copy()
+    ridge.solve(want, *parts[:4], None, parts[4], 3)
+    assert np.abs(want - guess).max() > 0.1
+    np.testing.assert_allclose(x, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", [16, 37])
+def test_neighbours_threads_and_batches_change_no_bit(dims, monkeypatch, level):
+    y, gram, indptr, indices, extra = systems(5, 300, 80, dims, 20)
+    guess = np.random.default_rng(0).normal(0, 0.01, (300, dims)).astype(np.float32)
+    whole = guess.copy()
+    monkeypatch.setenv("FASTREC_THREADS", "1")
+    ridge.solve(whole, y, gram, indptr, indices, None, extra, 4)
+    monkeypatch.setenv("FASTREC_THREADS", "3")
+    again = guess.copy()
+    ridge.solve(again, y, gram, indptr, indices, None, extra, 4)
+    np.testing.assert_array_equal(again, whole)
+    for first, last in ((0, 1), (1, 4), (2, 13), (299, 300)):
+        part, span = guess[first:last].copy(), slice(indptr[first], indptr[last])
+        ridge.solve(part, y, gram, indptr[first : last + 1] - indptr[first], indices[span], None, extra[span], 4)
+        np.testing.assert_array_equal(part, whole[first:last])
+
+
+def test_other_types_of_indices_and_rows_that_do_not_lie_together(level):
+    y, gram, indptr, indices, extra = systems(2, 30, 20, 8, 6)
+    want, got = np.zeros((30, 8), np.float32), np.zeros((30, 8), np.float32)
+    ridge.solve(want, y, gram, indptr, indices, None, extra, 5)
+    wide = np.repeat(y, 2, axis=1)[:, ::2]
+    assert not wide.flags.c_contiguous
+    ridge.solve(got, wide, gram.T, indptr.astype(np.int32), indices.astype(np.int64), None, extra, 5)
+    np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def problem(seed, rows=23, n=40, d=6, scale=1.0):
@@ -19,7 +105,7 @@ def problem(seed, rows=23, n=40, d=6, scale=1.0):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("start", [0.0, np.nan])
-def test_against_lapack(seed, start):
+def test_against_lapack(seed, start, level):
     others, gram, indptr, indices, right, extra = problem(seed)
     x = np.zeros((len(indptr) - 1, others.shape[1]), np.float32)
     empty = np.flatnonzero(np.diff(indptr) == 0)
@@ -33,21 +119,21 @@ def test_against_lapack(seed, start):
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e-38, 1e-45])
-def test_vanishing_rows_give_zero_and_no_error(scale):
+def test_vanishing_rows_give_zero_and_no_error(scale, level):
     others, gram, indptr, indices, right, extra = problem(0, scale=scale)
     x = np.zeros((len(indptr) - 1, others.shape[1]), np.float32)
     ridge.solve(x, others, gram, indptr, indices, right, extra, 100)
     assert (x == 0).all()
 
 
-def test_vanishing_weights_give_zero_and_no_error():
+def test_vanishing_weights_give_zero_and_no_error(level):
     others, gram, indptr, indices, right, extra = problem(1)
     x = np.zeros((len(indptr) - 1, others.shape[1]), np.float32)
     ridge.solve(x, others, gram, indptr, indices, right * np.float32(1e-42), extra * np.float32(1e-42), 100)
     assert (x == 0).all()
 
 
-def test_no_rows():
+def test_no_rows(level):
     others, gram, *_ = problem(2)
     x = np.empty((0, others.shape[1]), np.float32)
     ridge.solve(x, others, gram, np.zeros(1, np.int64), np.empty(0, np.int32), *np.empty((2, 0), np.float32), 10)

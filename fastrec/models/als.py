@@ -80,7 +80,7 @@ class Als:
             for rows, others, events in ((users, items, extra), (items, users, by_item)):
                 gram = _gram(others, self.regularization)
                 # Preference 1 with confidence 1 + alpha * weight.
-                ridge.solve(rows, others, gram, events.indptr, events.indices, 1 + events.data, events.data, self.steps)
+                ridge.solve(rows, others, gram, events.indptr, events.indices, None, events.data, self.steps)
         return self._source(items, goal)
 
     def _source(self, items: F32, goal: str) -> FoldInSource:
