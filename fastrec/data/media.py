@@ -41,23 +41,29 @@ def files(series: pl.Series, place: Place) -> pl.Series:
 
 
 def _saved(value: Any) -> str | bytes:
-    """A path, an image of Pillow as a file, or an array as .npy; what is none becomes an empty one, which no reader
-    takes."""
+    """A path, an image of Pillow as a file, or an array as .npy; what is none of them becomes the reason why."""
     if isinstance(value, (bytes, PurePath)):
         return value if isinstance(value, bytes) else str(value)
-    out = io.BytesIO()
     if hasattr(value, "getexif"):  # only a file tells palettes, transparency and how it is to be turned
+        out = io.BytesIO()
         try:
             value.save(out, "PNG" if value.mode in _PNG else "TIFF", exif=value.getexif(), compress_level=1)
             return out.getvalue()
-        except Exception:  # it is read only now, and decoders raise what they like
-            return b"no image"
+        except Exception as error:  # it is read only now, and decoders raise what they like
+            return _npy(np.array(f"no image that can be decoded: {type(error).__name__}: {error}"))
     try:
         array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        array = np.empty(0)
-    array = array if array.dtype.kind in "iufb" else np.empty(0)
-    np.save(out, array.astype(np.uint8) if _small(array) else array, allow_pickle=False)
+    except ValueError:
+        return _npy(np.array("no array: rows of different lengths"))
+    if array.dtype.kind not in "iufb":
+        return _npy(np.array(f"an array of {array.dtype}, expected numbers"))
+    return _npy(array.astype(np.uint8) if _small(array) else array)
+
+
+def _npy(array: Any) -> bytes:
+    """The bytes of .npy. One text in place of numbers is a reason, which the reader tells with the id of the item."""
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
     return out.getvalue()
 
 

@@ -191,17 +191,23 @@ def _soundfile(data: bytes) -> tuple[F32, int]:
 
 
 def _array(data: bytes) -> Any:
-    """A numeric array as ``fastrec.data`` writes one down."""
+    """A numeric array as ``fastrec.data`` writes one down; one text is its reason why there is none."""
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:
         raise Unreadable(f"no array that can be read: {_line(error)}") from error
+    if array.dtype.kind == "U" and array.ndim == 0:
+        raise Unreadable(_short(str(array)))
     if array.dtype.kind not in "iufb":
         raise Unreadable(f"an array of {array.dtype}, expected numbers")
     return array
 
 
 def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {_short(str(error))}"
+
+
+def _short(text: str) -> str:
     """The first line, without addresses in memory: two runs say the same."""
-    text = re.sub(r" <\S+ object at 0x\w+>", "", (str(error).strip().splitlines() or [""])[0])
-    return f"{type(error).__name__}: {text:.120}"
+    line = re.sub(r" <\S+ object at 0x\w+>", "", (text.strip().splitlines() or [""])[0])
+    return f"{line:.120}"

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import zlib
 
@@ -72,8 +73,28 @@ def test_an_image_of_pillow_that_breaks_off(png, picture):
     from PIL import Image
 
     lazy = Image.open(io.BytesIO(png(picture(RED))[:-900]))
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unreadable, match="no image that can be decoded: OSError: image file is truncated"):
         image(_saved(lazy))
+
+
+def test_the_reason_why_something_cannot_be_saved_is_kept():
+    from PIL import Image
+
+    reasons = {
+        "cannot write mode HSV as TIFF": Image.new("HSV", (4, 3)),
+        "rows of different lengths": [[1, 2], [3]],
+        "an array of <U3, expected numbers": ["red", "tea"],
+        "an array of object, expected numbers": [object()],
+    }
+    for reason, given in reasons.items():
+        for read in (image, lambda data: sound(data, 8000)):
+            with pytest.raises(Unreadable, match=re.escape(reason)):
+                read(_saved(given))
+    # Files of that form come from elsewhere too: one short line of them goes into the report.
+    with pytest.raises(Unreadable) as raised:
+        image(npy(np.array("one <a.b object at 0x7f> " + "long " * 99 + "\nsecond")))
+    told = str(raised.value)
+    assert told.startswith("one long") and len(told) < 200 and "second" not in told and "0x" not in told
 
 
 def test_a_photo_stands_upright(picture):
