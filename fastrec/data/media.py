@@ -34,32 +34,54 @@ def files(series: pl.Series, place: Place) -> pl.Series:
         return data.alias(series.name)
     if isinstance(dtype, (pl.List, pl.Array)) or dtype == pl.Object:
         rows = (value.to_list() if isinstance(value, pl.Series) else value for value in series)  # not all at once
-        saved = [None if value is None else _saved(value) for value in rows]
+        short = _numbers(dtype) == pl.UInt16
+        saved = [None if value is None else _saved(value, short) for value in rows]
         kind = pl.String if any(isinstance(value, str) for value in saved) else pl.Binary  # ``read`` takes no mixture
         return pl.Series(series.name, saved, kind)
     raise place.error(f"holds {dtype}, expected paths, bytes or arrays", first(series.is_not_null()))
 
 
-def _saved(value: Any) -> str | bytes:
-    """A path, an image of Pillow as a file, or an array as .npy; what is none becomes an empty one, which no reader
-    takes."""
+def _numbers(dtype: Any) -> Any:
+    """The type of the numbers in lists of lists."""
+    while isinstance(dtype, (pl.List, pl.Array)):
+        dtype = dtype.inner
+    return dtype
+
+
+def _saved(value: Any, short: bool = False) -> str | bytes:
+    """A path, an image of Pillow as a file, or an array as .npy; what is none of them becomes the reason why.
+
+    short: lists are of numbers of 16 bits without sign, which those of Python do not know
+    """
     if isinstance(value, (bytes, PurePath)):
         return value if isinstance(value, bytes) else str(value)
-    out = io.BytesIO()
     if hasattr(value, "getexif"):  # only a file tells palettes, transparency and how it is to be turned
+        out = io.BytesIO()
         try:
             value.save(out, "PNG" if value.mode in _PNG else "TIFF", exif=value.getexif(), compress_level=1)
             return out.getvalue()
-        except Exception:  # it is read only now, and decoders raise what they like
-            return b"no image"
+        except Exception as error:  # it is read only now, and decoders raise what they like
+            return _npy(np.array(f"no image that can be decoded: {type(error).__name__}: {error}"))
     try:
         array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        array = np.empty(0)
-    array = array if array.dtype.kind in "iufb" else np.empty(0)
-    np.save(out, array.astype(np.uint8) if _small(array) else array, allow_pickle=False)
+    except ValueError:
+        return _npy(np.array("no array: rows of different lengths"))
+    if array.dtype.kind not in "iufb":
+        return _npy(np.array(f"an array of {array.dtype}, expected numbers"))
+    if short and array.dtype.kind == "i":
+        array = array.astype(np.uint16)
+    return _npy(array.astype(np.uint8) if _small(array) else array)
+
+
+def _npy(array: Any) -> bytes:
+    """The bytes of .npy. One text in place of numbers is a reason, which the reader tells with the id of the item."""
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=False)
     return out.getvalue()
 
 
 def _small(array: Any) -> bool:
+    """Whether the numbers are of 8 bits. The type uint16 says that they are of 16, be they as small as they may."""
+    if array.dtype.str[1:] == "u2":  # in either order of bytes
+        return False
     return array.dtype.kind in "iu" and array.ndim > 1 and array.size > 0 and array.min() >= 0 and array.max() <= 255

@@ -71,7 +71,7 @@ def image(data: bytes) -> Any:
                 _check_size(*opened.size)
                 turned = ImageOps.exif_transpose(opened)
                 if turned.mode[0] in "IF":  # of more than 8 bits; a conversion by Pillow cuts them off at 255
-                    return Image.fromarray(_pixels(_shortened(np.asarray(turned), turned.mode)))
+                    return Image.fromarray(_pixels(_shortened(np.asarray(turned))))
                 if turned.mode in ("P", "LA", "PA", "RGBA"):  # what is transparent is white
                     turned = turned.convert("RGBA")
                     white = Image.new("RGBA", turned.size, "white")
@@ -90,14 +90,18 @@ def _check_size(width: int, height: int) -> None:
         raise Unreadable(f"{width} x {height} pixels, expected one side at most {MOST_RATIO} times the other")
 
 
-def _shortened(array: Any, mode: str) -> Any:
-    """Whole numbers of 16 bits as those of 8; 32 bits hold either."""
-    short = mode == "F" or (mode == "I" and array.max() <= 255)
-    return array if short else np.rint(array / 257).astype(np.int64)
+def _shortened(array: Any) -> Any:
+    """Whole numbers of 32 bits, which hold those of 16 or of 8, as those of 8."""
+    return np.rint(array / 257).astype(np.int64) if array.dtype.kind == "i" and array.max() > 255 else array
+
+
+def _is_uint16(array: Any) -> bool:
+    return bool(array.dtype.str[1:] == "u2")  # in either order of bytes
 
 
 def _pixels(array: Any) -> Any:
-    """uint8 [H, W, 3] of an array [H, W], [H, W, 1 | 3 | 4] or [1 | 3 | 4, H, W]: to 255, floats or bools to 1."""
+    """uint8 [H, W, 3] of an array [H, W], [H, W, 1 | 3 | 4] or [1 | 3 | 4, H, W]: to 255, floats or bools to 1,
+    uint16 to 65535."""
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, 2)
     if array.ndim == 2:
@@ -108,10 +112,12 @@ def _pixels(array: Any) -> Any:
     array = array[:, :, :3] if array.shape[2] == 4 else array
     if not np.isfinite(array).all():
         raise Unreadable("the array holds NaN or infinity")
-    if array.dtype.kind in "fb" and array.min() >= 0 and array.max() <= 1:
+    if _is_uint16(array):
+        array = (array.astype(np.uint32) + 128) // 257
+    elif array.dtype.kind in "fb" and array.min() >= 0 and array.max() <= 1:
         array = array * 255
     if array.min() < 0 or array.max() > 255:
-        raise Unreadable(f"values from {array.min()} to {array.max()}, expected 0 to 255, or 0 to 1")
+        raise Unreadable(f"values from {array.min()} to {array.max()}, expected 0 to 255, 0 to 1, or uint16")
     whole = np.rint(array).astype(np.uint8)
     return np.repeat(whole, 3, axis=2) if whole.shape[2] == 1 else whole
 
@@ -120,7 +126,8 @@ def sound(data: bytes, rate: int) -> F32:
     """Mono samples at ``rate`` a second, float32 [samples], the first MOST_SECONDS of it. Raises Unreadable.
 
     An array [samples] or [channels, samples] is taken to be at that rate, and whole numbers to be of 16 bits, or of 32
-    where one is larger. WAV needs nothing else; other formats need the extra ``audio``.
+    where one is larger; uint16 lies about 32768, as the bytes of a WAV of 8 bits do about 128. WAV needs nothing else;
+    other formats need the extra ``audio``.
     """
     if data.startswith(_NUMPY):
         array, own = _array(data), rate
@@ -141,7 +148,9 @@ def sound(data: bytes, rate: int) -> F32:
 
 def _samples(array: Any) -> F32:
     """Mono samples of an array that is not empty."""
-    if array.dtype.kind in "iu":
+    if _is_uint16(array):
+        array = array / np.float32(1 << 15) - np.float32(1)
+    elif array.dtype.kind in "iu":
         whole = array.astype(np.float64)
         array = whole / (1 << (15 if np.abs(whole).max() <= 1 << 15 else 31))
     if array.ndim == 2:
@@ -191,17 +200,23 @@ def _soundfile(data: bytes) -> tuple[F32, int]:
 
 
 def _array(data: bytes) -> Any:
-    """A numeric array as ``fastrec.data`` writes one down."""
+    """A numeric array as ``fastrec.data`` writes one down; one text is its reason why there is none."""
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except Exception as error:
         raise Unreadable(f"no array that can be read: {_line(error)}") from error
+    if array.dtype.kind == "U" and array.ndim == 0:
+        raise Unreadable(_short(str(array)))
     if array.dtype.kind not in "iufb":
         raise Unreadable(f"an array of {array.dtype}, expected numbers")
     return array
 
 
 def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {_short(str(error))}"
+
+
+def _short(text: str) -> str:
     """The first line, without addresses in memory: two runs say the same."""
-    text = re.sub(r" <\S+ object at 0x\w+>", "", (str(error).strip().splitlines() or [""])[0])
-    return f"{type(error).__name__}: {text:.120}"
+    line = re.sub(r" <\S+ object at 0x\w+>", "", (text.strip().splitlines() or [""])[0])
+    return f"{line:.120}"

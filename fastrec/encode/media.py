@@ -31,7 +31,7 @@ _FORMAT = b"fastrec-media-1"
 _IMAGES, _PIXELS, _SECONDS = 32, 1 << 25, 120.0
 #: Files that are read at once, and their bytes, about.
 _CHUNK, _CHUNK_BYTES = 64, 1 << 26
-#: Items that the report tells of by id.
+#: Items that a report, or the log of one call, tells of by id.
 _TOLD = 1000
 
 
@@ -302,13 +302,18 @@ def embed_media(
         if bad and strict:
             row = min(bad)
             raise DataError(f"[{where}] items: {name} of item {ids[row]!r}: {bad[row]}", column=name, row=row)
-        notes += [f"{name} of item {ids[row]!r} is left out: {bad[row]}" for row in sorted(bad)[:_TOLD]]
-        if len(bad) > _TOLD:
-            notes.append(f"{name} of {len(bad) - _TOLD:,} other items is left out: it cannot be read")
+        notes += _told(name, bad, ids)
         found = Media.of(vectors)
         if found.known.any():
             out[kind] = found
     return out
+
+
+def _told(name: str, bad: dict[int, str], ids: Sequence[Any]) -> list[str]:
+    """A line for each of the first items whose file cannot be used, and one that counts the others."""
+    lines = [f"{name} of item {ids[row]!r} is left out: {bad[row]}" for row in sorted(bad)[:_TOLD]]
+    more = [f"{name} of {len(bad) - _TOLD:,} other items is left out: it cannot be read"]
+    return lines + more if len(bad) > _TOLD else lines
 
 
 def embed_new_media(
@@ -328,8 +333,8 @@ def embed_new_media(
                 raise ConfigError(f"[{where}] the {kind}_encoder of the model is not here; hand it to load(...)")
             vectors, bad = encoders[kind].encode(values)
             unreadable += len(bad)
-            for row in sorted(bad):
-                _LOG.warning("[%s] %s of item %r is left out: %s", where, kind, ids[row], bad[row])
+            for line in _told(kind, bad, ids):
+                _LOG.warning("[%s] %s", where, line)
             if vectors.shape[1] != width:
                 raise ConfigError(f"[{where}] {kind}_encoder gives {vectors.shape[1]} dimensions, expected {width}")
         out[kind] = Media.of(vectors, old.mean)

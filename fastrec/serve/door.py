@@ -35,20 +35,16 @@ class Door:
         route = _ROUTE.match(data)
         if route is None or self._core.state.draining:
             return None
+        began = time.perf_counter()
+        head = _head(data)
+        if head is None:  # before there is a refusal, which counts: the guard would refuse the request once more
+            return None
         try:
             place = self._core.enter()
             # The room is held until the task that the parser makes of these bytes begins, and takes it itself.
             asyncio.get_running_loop().call_soon(place.leave)
         except Problem as problem:
-            began = time.perf_counter()
-            end = data.find(b"\r\n\r\n")
-            head = data[: end + 2].lower()
-            length = _LENGTH.search(head)
-            whole = length is not None and head.count(b"\r\ncontent-length:") == 1
-            whole = whole and length is not None and len(data) == end + 4 + int(length[1])
-            if end < 0 or not whole or any(special in head for special in _SPECIAL):
-                return None
-            answer = self._answer(problem, data[: end + 2])
+            answer = self._answer(problem, head)
             self._core.metrics.refused(route[1].decode(), time.perf_counter() - began)
             return answer
         return None
@@ -61,3 +57,13 @@ class Door:
         wait = str((problem.headers or {}).get("Retry-After", 1)).encode()
         own = b"x-request-id: %s\r\nretry-after: %s\r\ncontent-length: %d\r\n\r\n" % (request_id, wait, len(content))
         return self._fixed + own + content
+
+
+def _head(data: bytes) -> bytes | None:
+    """The request line and the headers of what is plainly one whole request; None for anything else."""
+    end = data.find(b"\r\n\r\n")
+    head = data[: end + 2].lower()
+    length = _LENGTH.search(head)
+    if end < 0 or length is None or head.count(b"\r\ncontent-length:") != 1 or len(data) != end + 4 + int(length[1]):
+        return None
+    return None if any(special in head for special in _SPECIAL) else data[: end + 2]

@@ -2,13 +2,16 @@
 
 import io
 import os
+import re
 import struct
 import zlib
 
 import numpy as np
+import polars as pl
 import pytest
 
-from fastrec.data.media import _saved
+from fastrec.data.checks import Place
+from fastrec.data.media import _saved, files
 from fastrec.encode import decoding
 from fastrec.encode.decoding import Unreadable, content, image, sound
 
@@ -72,8 +75,28 @@ def test_an_image_of_pillow_that_breaks_off(png, picture):
     from PIL import Image
 
     lazy = Image.open(io.BytesIO(png(picture(RED))[:-900]))
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unreadable, match="no image that can be decoded: OSError: image file is truncated"):
         image(_saved(lazy))
+
+
+def test_the_reason_why_something_cannot_be_saved_is_kept():
+    from PIL import Image
+
+    reasons = {
+        "cannot write mode HSV as TIFF": Image.new("HSV", (4, 3)),
+        "rows of different lengths": [[1, 2], [3]],
+        "an array of <U3, expected numbers": ["red", "tea"],
+        "an array of object, expected numbers": [object()],
+    }
+    for reason, given in reasons.items():
+        for read in (image, lambda data: sound(data, 8000)):
+            with pytest.raises(Unreadable, match=re.escape(reason)):
+                read(_saved(given))
+    # Files of that form come from elsewhere too: one short line of them goes into the report.
+    with pytest.raises(Unreadable) as raised:
+        image(npy(np.array("one <a.b object at 0x7f> " + "long " * 99 + "\nsecond")))
+    told = str(raised.value)
+    assert told.startswith("one long") and len(told) < 200 and "second" not in told and "0x" not in told
 
 
 def test_a_photo_stands_upright(picture):
@@ -98,6 +121,27 @@ def test_arrays_are_images(picture):
             image(npy(bad))
     with pytest.raises(Unreadable):
         image(_saved([[1, 2], [3]]))  # rows of different lengths
+
+
+@pytest.mark.parametrize("most", [65535, 200])
+def test_arrays_of_16_bits_are_what_their_files_are(most, png):
+    # A dark one too: its type says what white is, not its brightest pixel.
+    ramp = np.linspace(0, most, 80).astype(np.uint16).reshape(8, 10)
+    want = np.asarray(image(png(ramp)))
+    assert want.max() == round(most / 257)
+    for given in (ramp, ramp[:, :, None], np.repeat(ramp[:, :, None], 3, axis=2), np.stack([ramp] * 3)):
+        for data in (npy(given), _saved(given), _saved(list(given)), npy(given.astype(">u2"))):
+            np.testing.assert_array_equal(np.asarray(image(data)), want)
+
+
+def test_columns_of_16_bits_are_what_their_arrays_are():
+    ramp = np.linspace(0, 65535, 80).astype(np.uint16).reshape(8, 10)
+    want = np.asarray(image(npy(ramp)))
+    for dtype in (pl.Array(pl.UInt16, (8, 10)), pl.List(pl.List(pl.UInt16)), pl.Object):
+        values = [ramp if dtype == pl.Object else ramp.tolist(), None]
+        column = files(pl.Series("image", values, dtype), Place("fit", "items", "image"))
+        np.testing.assert_array_equal(np.asarray(image(column[0])), want)
+        assert column[1] is None
 
 
 def test_a_bomb_is_not_decoded(monkeypatch):
@@ -180,6 +224,14 @@ def test_whole_numbers_are_samples_of_so_many_bits(bits):
     whole = (samples * 2 ** (bits - 1)).astype(f"int{bits}")
     for given in (whole, whole.astype(np.int64)):  # a list of a table remembers no width
         np.testing.assert_array_equal(sound(npy(given), 8000), samples.astype(np.float32))
+
+
+def test_samples_of_16_bits_without_sign_lie_about_the_middle():
+    # As the bytes of a WAV of 8 bits do.
+    samples = np.array([-1.0, -0.5, 0.0, 0.5], np.float32)
+    whole = ((samples + 1) * 2**15).astype(np.uint16)
+    for given in (whole, np.stack([whole, whole])):
+        np.testing.assert_array_equal(sound(_saved(given), 8000), samples)
 
 
 def test_what_is_no_sound(tone):

@@ -56,6 +56,24 @@ def test_bad_files_are_told_by_id_and_left_out(seen, events, shown, tower):
     assert caught.value.column == "image"
 
 
+def test_the_report_says_why_an_image_of_pillow_is_left_out(events, items, tower, picture, png, monkeypatch, caplog):
+    from PIL import Image
+
+    drawn = [Image.fromarray(picture(COLOURS[int(i[1:]) % 2])) for i in items["item_id"]]
+    drawn[4] = Image.open(io.BytesIO(png(picture(COLOURS[0]))[:-900]))
+    drawn[6] = Image.new("HSV", (4, 3))
+    rec = fit(events, {"item_id": items["item_id"].to_list(), "image": drawn}, tower("clip"), ["image"])
+    broken, odd = sorted(note for note in rec.report.notes if note.startswith("image of item"))
+    assert "'i4' is left out" in broken and "OSError: image file is truncated" in broken
+    assert "'i6' is left out" in odd and "cannot write mode HSV" in odd
+    # The log of add_items says the same, and of many it counts the last ones.
+    monkeypatch.setattr("fastrec.encode.media._TOLD", 2)
+    assert rec.add_items({"item_id": ["a", "b", "c", "d"], "image": [drawn[6]] * 4})["unreadable"] == 4
+    told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert told[0].startswith("[add_items] image of item 'a' is left out: ") and "cannot write mode HSV" in told[0]
+    assert told[2:] == ["[add_items] image of 2 other items is left out: it cannot be read"]
+
+
 def test_a_missing_image_adds_nothing(seen):
     why = seen.recommend("u0", 30, explain=True, filter_seen=False)
     shares = {item: one["sources"] for item, one in zip(why, why.explanations, strict=True)}

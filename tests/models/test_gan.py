@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from helpers import groups, interactions
 
-from fastrec import ConfigError, DataError, Gan, Recommender, load, metrics
+from fastrec import ConfigError, DataError, Gan, Recommender, datasets, load, metrics, split
 from fastrec.models import Popularity
 from fastrec.profiles import profiles
 from fastrec.side import unit
@@ -53,6 +53,22 @@ def test_it_ranks_hidden_choices_above_popular_ones():
         scores[past.users, past.items] = -np.inf
         found.append(metrics.by_user(np.argsort(-scores, axis=1)[:, :5], held, 5)["ndcg"].mean())
     assert found[0] > 1.5 * found[1], found
+
+
+@pytest.mark.slow
+def test_it_is_well_above_popularity_on_movielens():
+    try:
+        films = datasets.load("ml-100k").interactions
+    except DataError as error:
+        pytest.skip(f"ml-100k cannot be had: {error}")
+    train, test = split.leave_one_out(films)
+    users, held = test["user_id"].to_list(), [[item] for item in test["item_id"]]
+    ndcg = {}
+    for name in ("gan", "popularity"):
+        rec = Recommender(encoder=None, models=[name], progress=False).fit(train)
+        ndcg[name] = metrics.ndcg(rec.recommend(users, 10).items, held, 10)
+    # A floor, not a target: .083 was measured, against .039 of recent popularity.
+    assert ndcg["gan"] > 1.5 * ndcg["popularity"] > 0.05, ndcg
 
 
 def test_the_seed_decides_and_nothing_else(monkeypatch):

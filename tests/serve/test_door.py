@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 
@@ -9,6 +10,7 @@ import pytest
 import uvicorn
 
 from fastrec.serve import ServeSettings, app
+from fastrec.serve.batcher import Batcher
 from fastrec.serve.connection import Connection
 from fastrec.serve.door import Door
 from fastrec.serve.problems import busy
@@ -117,6 +119,37 @@ def test_refusals_are_counted(full):
     text = core.metrics.text()[0].decode()
     assert 'fastrec_requests_total{method="POST",route="/recommend",status="503"} 3.0' in text
     assert 'fastrec_rejected_total{reason="queue_full"} 3.0' in text
+
+
+CHUNKED = HEAD.replace(b"Content-Length: 22", b"Transfer-Encoding: chunked")
+
+
+@pytest.mark.parametrize("reason", ["queue_full", "no_model"])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (ASK,),
+        (ASK[:30], ASK[30:]),
+        (HEAD[:60], HEAD[60:], BODY),
+        (HEAD, BODY),
+        (HEAD, BODY[:9], BODY[9:]),
+        (CHUNKED, b"16\r\n" + BODY + b"\r\n", b"0\r\n\r\n"),
+    ],
+    ids=len,
+)
+def test_a_refused_request_counts_once_in_however_many_pieces_it_comes(full, parts, reason, monkeypatch):
+    address, core = full
+    if reason == "queue_full":
+        monkeypatch.setattr(Batcher, "_stuck", property(lambda self: True))
+    else:
+        monkeypatch.setattr(core.engine, "check", lambda: (_ for _ in ()).throw(busy("[serve] no model")))
+    for _ in range(2):
+        assert answers(address, *parts)[0][0] == 503
+    text = answers(address, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")[0][2].decode()
+    assert f'fastrec_rejected_total{{reason="{reason}"}} 2.0' in text
+    assert sum(float(n) for n in re.findall(r'requests_total{method="POST".*status="503"} (.*)', text)) == 2.0
+    # The batcher steers the limit of the wait by its own count.
+    assert sum(b._refused for b in core._batchers.values()) == (2 if reason == "queue_full" else 0)
 
 
 @pytest.mark.parametrize(
