@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <vector>
 
 #include "check.h"
 #include "ops.h"
@@ -9,10 +10,13 @@ namespace fastrec {
 void ridge_solve(const Ridge& given, int64_t n_rows, int threads, const Kernel& level, Stop& stop) {
   if (given.D == 0) return;
   const int64_t width = (given.D + kLanes - 1) / kLanes * kLanes;
-  std::vector<float> gram(given.D * width, 0.0f);
-  for (int64_t d = 0; d < given.D; ++d) std::copy_n(given.gram + d * given.D, given.D, gram.data() + d * width);
   Ridge a = given;
-  a.gram = gram.data();
+  std::vector<float> padded;
+  if (width != given.D) {
+    padded.assign(given.D * width, 0.0f);
+    for (int64_t d = 0; d < given.D; ++d) std::copy_n(given.gram + d * given.D, given.D, padded.data() + d * width);
+    a.gram = padded.data();
+  }
   int64_t longest = 0;
   for (int64_t u = 0; u < n_rows; ++u) longest = std::max(longest, a.indptr[u + 1] - a.indptr[u]);
   constexpr int64_t kGroups = 16;  // of a task

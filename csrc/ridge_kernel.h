@@ -1,5 +1,5 @@
-// The solver of ridge_cpu.cpp, written once over the Vec of a level with its kRidgeColumns (registers
-// of four sums each) and kRidgeSums.
+// The solver of ridge_cpu.cpp, written once over the Vec of a level with what its registers hold: the sums of kGramRows
+// vectors by kGramColumns registers of each, and a whole row of `others` of up to kEntrySums registers beside its sums.
 //
 // Only static functions and no std:: templates: see simd.h. Rows are padded with zeros to whole registers here.
 #pragma once
@@ -28,35 +28,43 @@ static inline void add_scaled(const float* a, float factor, const float* b, int6
   }
 }
 
-// out = gram v for all vectors of a group, kColumns registers of each at a time: a row of the matrix is read once for all.
-template <int kColumns>
+// out = gram v for kRows vectors, kColumns registers of each: a row of the matrix is read once for all.
+template <int kRows, int kColumns>
 static inline void gram_columns(const Ridge& a, const float* v, int64_t width, int64_t column, float* out) {
-  Vec sums[kRidgeRows][kColumns];
+  Vec sums[kRows][kColumns];
 #pragma GCC unroll 8
-  for (int r = 0; r < kRidgeRows; ++r)
-#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) sums[r][c] = Vec::zero();
   const float* row = a.gram + column;
   for (int64_t d = 0; d < a.D; ++d, row += width) {
     Vec values[kColumns];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int c = 0; c < kColumns; ++c) values[c] = Vec::load(row + c * kLanes);
 #pragma GCC unroll 8
-    for (int r = 0; r < kRidgeRows; ++r) {
+    for (int r = 0; r < kRows; ++r) {
       const Vec all = Vec::all(v[r * width + d]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int c = 0; c < kColumns; ++c) sums[r][c].add_product(all, values[c]);
     }
   }
-  for (int r = 0; r < kRidgeRows; ++r)
+  for (int r = 0; r < kRows; ++r)
     for (int c = 0; c < kColumns; ++c) sums[r][c].store(out + r * width + column + c * kLanes);
 }
 
-static inline void gram_product(const Ridge& a, const float* v, int64_t width, float* out) {
+template <int kRows, int kColumns>
+static inline void gram_rows(const Ridge& a, const float* v, int64_t width, float* out) {
   int64_t column = 0;
-  for (; column + kRidgeColumns * kLanes <= width; column += kRidgeColumns * kLanes)
-    gram_columns<kRidgeColumns>(a, v, width, column, out);
-  for (; column < width; column += kLanes) gram_columns<1>(a, v, width, column, out);
+  for (; column + kColumns * kLanes <= width; column += kColumns * kLanes)
+    gram_columns<kRows, kColumns>(a, v, width, column, out);
+  for (; column < width; column += kLanes) gram_columns<kRows, 1>(a, v, width, column, out);
+}
+
+// The same for the first n vectors, and for some of those that lie behind; every sum in the same order.
+static inline void gram_product(const Ridge& a, const float* v, int64_t n, int64_t width, float* out) {
+  if (n == 1) return gram_rows<1, kEntrySums>(a, v, width, out);
+  for (int64_t r = 0; r < n; r += kGramRows)
+    gram_rows<kGramRows, kGramColumns>(a, v + r * width, width, out + r * width);
 }
 
 // out += sum_e weights[e] y_e over the entries of a row.
@@ -84,17 +92,17 @@ static inline void entries_columns(const Ridge& a, int64_t first, int64_t last, 
 }
 
 static inline void add_entries(const Ridge& a, int64_t first, int64_t last, const float* weights, float* out) {
-  constexpr int64_t kMany = kRidgeSums * kLanes;
+  constexpr int64_t kMany = kEntrySums * kLanes;
   int64_t column = 0;
   if (kMany <= a.D) {
-    entries_columns<kRidgeSums, true>(a, first, last, weights, 0, out);
+    entries_columns<kEntrySums, true>(a, first, last, weights, 0, out);
     column = kMany;
   } else {
     entries_columns<1, true>(a, first, last, weights, 0, out);
     column = kLanes;
   }
   for (; column + kMany <= a.D; column += kMany)
-    entries_columns<kRidgeSums, false>(a, first, last, weights, column, out);
+    entries_columns<kEntrySums, false>(a, first, last, weights, column, out);
   for (; column < a.D; column += kLanes) entries_columns<1, false>(a, first, last, weights, column, out);
 }
 
@@ -173,11 +181,11 @@ static void ridge_group(const Ridge& a, int64_t u, int64_t n, float* scratch) {
     }
     if (!any) break;
     const float* v = step < 0 ? x : p;
-    gram_product(a, v, width, ap);
+    gram_product(a, v, n, width, ap);
     for (int64_t i = 0; i < n; ++i) {
       if (!going[i]) continue;
       const int64_t at = i * width, first = a.indptr[u + i], last = a.indptr[u + i + 1];
-      add_products<kRidgeSums>(a, first, last, v + at, ap + at);
+      add_products<kEntrySums>(a, first, last, v + at, ap + at);
       if (step < 0) {
         add_scaled(b + at, -1.0f, ap + at, width, r + at);
         add_scaled(r + at, 0.0f, r + at, width, p + at);

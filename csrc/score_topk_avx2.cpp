@@ -141,7 +141,7 @@ struct SumsInt8 {
 };
 
 static constexpr int kProbeSums = 6;
-static constexpr int kRidgeColumns = 1, kRidgeSums = 4;
+static constexpr int kGramRows = 4, kGramColumns = 1, kEntrySums = 4;  // see ridge_kernel.h
 
 }  // namespace avx2
 }  // namespace fastrec

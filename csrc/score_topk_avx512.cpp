@@ -47,7 +47,7 @@ struct SumsInt8 : Int8 {
 };
 
 static constexpr int kProbeSums = 24;
-static constexpr int kRidgeColumns = 2, kRidgeSums = 8;
+static constexpr int kGramRows = 8, kGramColumns = 2, kEntrySums = 8;  // see ridge_kernel.h
 
 }  // namespace avx512
 }  // namespace fastrec

@@ -164,7 +164,7 @@ static inline void transpose(const float* const* from, int64_t d, float* block) 
 }
 
 static constexpr int kProbeSums = 2;
-static constexpr int kRidgeColumns = 1, kRidgeSums = 1;
+static constexpr int kGramRows = 4, kGramColumns = 1, kEntrySums = 1;  // see ridge_kernel.h
 
 }  // namespace scalar
 }  // namespace fastrec

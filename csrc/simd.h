@@ -88,7 +88,7 @@ struct Ridge {
   const float* extra;
   int64_t D, steps;
 };
-constexpr int kRidgeRows = 8;               // that share a reading of gram
+constexpr int kRidgeRows = 8;               // of a group, a multiple of every kGramRows
 constexpr float kRidgeTolerance = 1e-5f;    // a residual this small beside the right side ends a row
 constexpr float kRidgeNothing = 1e-24f;     // a right side whose squared length is below it gives zeros
 
