@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from fastrec import ops
 from fastrec.errors import ConfigError, DataError
 from fastrec.ops import _arrays
+from fastrec.ops._sparse import Matrix
+from fastrec.ops.cooccurrence_topk import Problem
 from fastrec.types import Csr
 
 
@@ -47,6 +49,33 @@ def test_steps_look_ahead_and_not_beyond_the_user(backend):
     want = np.zeros((4, 4))
     want[0, 1], want[0, 2], want[1, 2], want[3, 0] = 2, 0.5, 2, 4
     np.testing.assert_array_equal(got, want)
+
+
+def test_steps_beyond_the_longest_user_cost_nothing(backend, monkeypatch):
+    module, m = cooccurrence_module(), entries(2, 30, 20, 5)
+    want = ops.cooccurrence_topk(m, 20, norms=np.ones(20), steps=np.ones(4), backend=backend)
+    seen = []
+    monkeypatch.setattr(module, "Problem", lambda *args: seen.append(args) or Problem(*args))
+    got = ops.cooccurrence_topk(m, 20, norms=np.ones(20), steps=np.ones(10_000), backend=backend)
+    np.testing.assert_array_equal(full(got), full(want))
+    assert len(seen[0][-1]) == 4
+
+
+def test_steps_come_as_tensors_of_any_kind(backend):
+    torch = pytest.importorskip("torch")
+    m = entries(2, 30, 20, 5)
+    want = ops.cooccurrence_topk(m, 20, norms=np.ones(20), steps=[1.0, 0.5], backend=backend)
+    for steps in (torch.tensor([1.0, 0.5], requires_grad=True), torch.tensor([1.0, 0.5], dtype=torch.bfloat16)):
+        got = ops.cooccurrence_topk(m, 20, norms=np.ones(20), steps=steps, backend=backend)
+        np.testing.assert_array_equal(full(got), full(want))
+
+
+def test_more_users_than_int32_counts_are_refused():
+    indptr = np.broadcast_to(np.int64(0), 2**31 + 2)
+    m = Matrix(indptr, np.empty(0, np.int32), np.empty(0, np.float32), 3, 0.0, 1)
+    problem = Problem(m, 2, np.ones(3, np.float32), np.float32(0), None)
+    with pytest.raises(DataError, match=r"more than 2\^31 users"):
+        cooccurrence_module()._by_column(problem)
 
 
 def test_the_smaller_of_equal_ones_and_none_with_itself(backend):
@@ -132,14 +161,20 @@ def test_every_cell_up_to_a_count_is_written(monkeypatch, backend):
         ({"k": True}, ConfigError, "k=True"),
         ({"shrinkage": -1.0}, ConfigError, r"shrinkage=-1.0, expected a number of at least 0"),
         ({"shrinkage": np.nan}, ConfigError, "shrinkage=nan"),
+        ({"shrinkage": 1e39}, ConfigError, r"shrinkage=1e\+39, expected a number of at least 0 that float32 can hold"),
+        ({"shrinkage": None}, ConfigError, "shrinkage=None"),
+        ({"shrinkage": True}, ConfigError, "shrinkage=True"),
+        ({"shrinkage": "1"}, ConfigError, "shrinkage='1'"),
         ({"norms": np.ones(3)}, DataError, r"norms has shape \(3,\), expected \(4,\)"),
         ({"norms": [1, 1, np.nan, 1]}, DataError, "norms holds nan at 2, expected finite numbers of at least 0"),
+        ({"steps": [[1.0], [1.0, 2.0]]}, DataError, "steps is no array"),
         ({"steps": []}, DataError, "steps is empty"),
         ({"steps": [1.0, -1.0]}, DataError, "steps holds -1.0 at 1"),
         ({"steps": [np.inf]}, DataError, "steps holds inf at 0"),
         ({"entries": Csr(np.array([0, 1]), np.int32([0]), 4, np.float32([-2]))}, DataError, "entries holds -2.0 at 0"),
         ({"entries": Csr(np.array([0, 1]), np.int32([4]), 4, np.float32([1]))}, DataError, "row 0 holds 4"),
         ({"entries": Csr(np.array([0, 1]), np.int32([0]), 4)}, DataError, "entries has no values"),
+        ({"entries": np.ones(4)}, DataError, "entries is ndarray, expected a Csr or a scipy CSR"),
         ({"entries": [[1.0]]}, DataError, "entries is list, expected a Csr or a scipy CSR"),
         ({"backend": "cuda"}, ConfigError, "backend is 'cuda'"),
     ],
