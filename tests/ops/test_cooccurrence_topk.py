@@ -1,5 +1,7 @@
 """The best neighbours of every item against sums of dense matrices, and what is refused."""
 
+import signal
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -82,6 +84,47 @@ def test_the_smaller_of_equal_ones_and_none_with_itself(backend):
     m = Csr(np.array([0, 6]), np.arange(6, dtype=np.int32)[::-1].copy(), 6, np.ones(6, np.float32))
     got = ops.cooccurrence_topk(m, 2, norms=np.ones(6), backend=backend)
     assert got.indices.reshape(6, 2).tolist() == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(("n", "users"), [(600, 75), (150, 100)])  # the columns that were met are noted, and are not
+@pytest.mark.parametrize("ties", [False, True])
+def test_far_more_columns_than_are_kept(n, users, ties, backend):
+    rng = np.random.default_rng(n)
+    rows = np.concatenate([rng.permutation(n)[:40] for _ in range(users)]).astype(np.int32)
+    values = rng.integers(1, 3, len(rows)) if ties else rng.random(len(rows))
+    m = Csr(np.arange(users + 1, dtype=np.int64) * 40, rows, n, values.astype(np.float32))
+    for k in (1, 3):
+        got, want = (ops.cooccurrence_topk(m, k, norms=np.ones(n), backend=b) for b in (backend, "reference"))
+        for name in ("indptr", "indices", "values"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+
+
+def test_ctrl_c_in_the_midst_leaves_nothing_behind():
+    rng = np.random.default_rng(0)
+    users, n = 150_000, 2000
+    rows = rng.integers(0, n, 40 * users, np.int32)
+    m = Csr(np.arange(users + 1, dtype=np.int64) * 40, rows, n, np.ones(len(rows), np.float32))
+    few = Csr(m.indptr[:101], rows[:4000], n, m.values[:4000])
+    want = ops.cooccurrence_topk(few, 5, norms=np.ones(n), threads=2)
+
+    def stop(signum, frame):
+        raise TimeoutError("alarm")
+
+    def again_and_again():
+        while True:
+            ops.cooccurrence_topk(m, 5, norms=np.ones(n), threads=2)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(TimeoutError, match="alarm"):
+            again_and_again()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    got = ops.cooccurrence_topk(few, 5, norms=np.ones(n), threads=2)
+    np.testing.assert_array_equal(got.indices, want.indices)
+    np.testing.assert_array_equal(got.values, want.values)
 
 
 def test_likenesses_that_are_no_numbers_are_left_out(backend):
