@@ -167,8 +167,8 @@ void cooccurrence_topk(const CooccurrenceArgs& a, int64_t first, int64_t last, i
     }
     return low;
   };
-  const int64_t rows = a.n_rows > 0 ? a.n_rows : 1;
-  const int64_t each = a.n_steps ? a.n_steps : (a.entries.indptr[a.n_rows] + rows - 1) / rows;  // columns an entry meets
+  const int64_t rows = std::max<int64_t>(a.n_rows, 1), in_row = (a.entries.indptr[a.n_rows] + rows - 1) / rows;
+  const int64_t each = a.n_steps ? std::min(a.n_steps, in_row) : in_row;  // columns that an entry meets
   Rows pool(a.n_cols);
   parallel_for(n_tasks, threads, [&](int64_t task) {
     std::unique_ptr<Row> row = pool.take();

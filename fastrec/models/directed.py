@@ -47,12 +47,14 @@ class Directed:
     def fit(self, interactions: Interactions, embeddings: Embeddings | None, goal: str) -> SparseSource:
         n, items = interactions.n_items, interactions.items
         counts = np.bincount(items, minlength=n)
+        longest = int(np.diff(interactions.indptr).max(initial=1))
+        gaps = int(min(3 * self.horizon + 1, longest))
         liked = np.minimum(interactions.weights, np.float32(1))  # a dislike neither leads anywhere nor is led to
         after = ops.cooccurrence_topk(
             Csr(interactions.indptr, items, n, liked),
             self.neighbors,
             norms=(counts + 1.0) ** self.popularity,
-            steps=np.exp(-np.arange(int(3 * self.horizon + 1)) / self.horizon),
+            steps=np.exp(-np.arange(gaps) / self.horizon),
         )
         decay = resolve_decay(self.decay, goal, next_item=2.0, period=10.0)
         return SparseSource(self.name, after, decay)

@@ -1,7 +1,7 @@
 """cooccurrence_topk: for every item those that are most often chosen with it, or soon after it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,27 +58,26 @@ def cooccurrence_topk(
     where = "cooccurrence_topk"
     run = OP.choose(backend)
     n_threads = config.threads(threads)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ConfigError(f"[{where}] k={k!r}, expected a whole number of at least 1")
-    if not np.isfinite(shrinkage) or shrinkage < 0:
-        raise ConfigError(f"[{where}] shrinkage={shrinkage!r}, expected a number of at least 0")
-    columns = getattr(entries, "n_cols", None)
-    if columns is None:
-        if not hasattr(entries, "shape"):
-            raise DataError(f"[{where}] entries is {type(entries).__name__}, expected a Csr or a scipy CSR with values")
-        columns = entries.shape[1]
-    n = int(columns)
-    matrix = as_matrix(where, "entries", entries, None, n, backend, ordered=False)
-    matrix = Matrix(
-        matrix.indptr, matrix.rows, _not_negative(where, "entries", matrix.values), n, matrix.largest, matrix.repeats
+    k = config.check_k(where, k)
+    number = isinstance(shrinkage, (int, float, np.integer, np.floating)) and not isinstance(shrinkage, bool)
+    if not number or not 0 <= shrinkage <= float(np.finfo(np.float32).max):
+        raise ConfigError(f"[{where}] shrinkage={shrinkage!r}, expected a number of at least 0 that float32 can hold")
+    shape: tuple[int, ...] = (
+        (entries.n_rows, entries.n_cols) if isinstance(entries, Csr) else getattr(entries, "shape", ())
     )
+    if len(shape) != 2:
+        raise DataError(f"[{where}] entries is {type(entries).__name__}, expected a Csr or a scipy CSR with values")
+    n = int(shape[1])
+    matrix = as_matrix(where, "entries", entries, None, n, backend, ordered=False)
+    matrix = replace(matrix, values=_not_negative(where, "entries", matrix.values))
     lengths = _not_negative(where, "norms", _arrays.as_float_vector(where, "norms", norms, n, backend))
     if steps is not None:
-        array = np.asarray(steps)
+        array = _arrays.to_numpy(where, "steps", steps, backend)
         steps = _not_negative(where, "steps", _arrays.as_float_vector(where, "steps", array, array.size, backend))
         if not len(steps):
             raise DataError(f"[{where}] steps is empty, expected weights of at least one place, or None")
-    out: Csr = run(Problem(matrix, min(int(k), max(n, 1)), lengths, np.float32(shrinkage), steps), n_threads)
+        steps = steps[: max(int(np.diff(matrix.indptr).max(initial=0)) - 1, 1)]  # no entry stands further after another
+    out: Csr = run(Problem(matrix, min(k, max(n, 1)), lengths, np.float32(shrinkage), steps), n_threads)
     return out
 
 
@@ -131,9 +130,11 @@ def _matrix(columns: list[I32], values: list[F32], counts: I64, n: int) -> Csr:
 def _by_column(problem: Problem) -> tuple[I64, I32, I32]:
     """(begins [N + 1], the users and the places within them [nnz]) of the entries of every item."""
     e, n = problem.entries, problem.entries.n_cols
-    begins, owners, places = np.empty(n + 1, np.int64), np.empty(len(e.rows), np.int32), np.empty(len(e.rows), np.int32)
+    if len(e.indptr) - 1 > 2**31:
+        raise DataError("[cooccurrence_topk] entries has more than 2^31 users, expected fewer")
     if len(e.rows) and int(np.diff(e.indptr).max()) >= 2**31:
         raise DataError("[cooccurrence_topk] a user has 2^31 entries or more, expected fewer")
+    begins, owners, places = np.empty(n + 1, np.int64), np.empty(len(e.rows), np.int32), np.empty(len(e.rows), np.int32)
     if _native.missing_cpu() is None:
         _native.module("cooccurrence_topk").entries_by_column(
             entries=addresses(e),

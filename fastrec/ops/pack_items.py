@@ -56,7 +56,8 @@ class PackedItems:
         if view is None:
             kind, screen = KINDS[self.screen.dtype][0], self.screen
             arrays = (screen.codes, screen.scales, screen.errors)
-            view = _native.module("pack_items").Items(self.rows, kind, *arrays, *screen.largest, self.max_norm)
+            longest = (1 + 1e-9) * self.max_norm  # as for other arguments, in _scoring.scoring
+            view = _native.module("pack_items").Items(self.rows, kind, *arrays, *screen.largest, longest)
             object.__setattr__(self, "_view", view)
         return view
 

@@ -240,7 +240,7 @@ class _Scope:
     def of(cls, bias: F32, index: Index, passing: I32 | None) -> "_Scope":
         n = len(bias)
         # Codes have 256 levels between the least and the largest number: less than that is nothing to the index.
-        step = (float(index.bias.max(initial=0)) - float(index.bias.min(initial=0))) / 255
+        step = float(np.ptp(index.bias)) / 255 if n else 0.0
         moved = np.flatnonzero((np.abs(bias - index.bias) > step) & (bias > -np.inf))
         if len(moved) > _MOVED:
             return cls(passing, None, None)

@@ -137,6 +137,14 @@ def test_directed_knows_before_from_after():
     assert dense(Directed().fit(interactions([[0], []], 2), None, "next").similarity).sum() == 0
 
 
+def test_directed_with_a_horizon_beyond_all_histories_counts_every_successor_alike():
+    for horizon in (1e12, 1e308):
+        model = Directed(horizon=horizon, popularity=0.0)
+        got = dense(model.fit(interactions([[0, 1, 2], [2]], 3), None, "next").similarity)
+        np.testing.assert_array_equal(got, np.triu(np.ones((3, 3)), 1))
+    assert dense(model.fit(interactions([[], []], 2), None, "next").similarity).sum() == 0
+
+
 # ---- als
 
 

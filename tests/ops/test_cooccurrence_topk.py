@@ -1,5 +1,7 @@
 """The best neighbours of every item against sums of dense matrices, and what is refused."""
 
+import signal
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from fastrec import ops
 from fastrec.errors import ConfigError, DataError
 from fastrec.ops import _arrays
+from fastrec.ops._sparse import Matrix
+from fastrec.ops.cooccurrence_topk import Problem
 from fastrec.types import Csr
 
 
@@ -49,10 +53,78 @@ def test_steps_look_ahead_and_not_beyond_the_user(backend):
     np.testing.assert_array_equal(got, want)
 
 
+def test_steps_beyond_the_longest_user_cost_nothing(backend, monkeypatch):
+    module, m = cooccurrence_module(), entries(2, 30, 20, 5)
+    want = ops.cooccurrence_topk(m, 20, norms=np.ones(20), steps=np.ones(4), backend=backend)
+    seen = []
+    monkeypatch.setattr(module, "Problem", lambda *args: seen.append(args) or Problem(*args))
+    got = ops.cooccurrence_topk(m, 20, norms=np.ones(20), steps=np.ones(10_000), backend=backend)
+    np.testing.assert_array_equal(full(got), full(want))
+    assert len(seen[0][-1]) == 4
+
+
+def test_steps_come_as_tensors_of_any_kind(backend):
+    torch = pytest.importorskip("torch")
+    m = entries(2, 30, 20, 5)
+    want = ops.cooccurrence_topk(m, 20, norms=np.ones(20), steps=[1.0, 0.5], backend=backend)
+    for steps in (torch.tensor([1.0, 0.5], requires_grad=True), torch.tensor([1.0, 0.5], dtype=torch.bfloat16)):
+        got = ops.cooccurrence_topk(m, 20, norms=np.ones(20), steps=steps, backend=backend)
+        np.testing.assert_array_equal(full(got), full(want))
+
+
+def test_more_users_than_int32_counts_are_refused():
+    indptr = np.broadcast_to(np.int64(0), 2**31 + 2)
+    m = Matrix(indptr, np.empty(0, np.int32), np.empty(0, np.float32), 3, 0.0, 1)
+    problem = Problem(m, 2, np.ones(3, np.float32), np.float32(0), None)
+    with pytest.raises(DataError, match=r"more than 2\^31 users"):
+        cooccurrence_module()._by_column(problem)
+
+
 def test_the_smaller_of_equal_ones_and_none_with_itself(backend):
     m = Csr(np.array([0, 6]), np.arange(6, dtype=np.int32)[::-1].copy(), 6, np.ones(6, np.float32))
     got = ops.cooccurrence_topk(m, 2, norms=np.ones(6), backend=backend)
     assert got.indices.reshape(6, 2).tolist() == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(("n", "users"), [(600, 75), (150, 100)])  # the columns that were met are noted, and are not
+@pytest.mark.parametrize("ties", [False, True])
+def test_far_more_columns_than_are_kept(n, users, ties, backend):
+    rng = np.random.default_rng(n)
+    rows = np.concatenate([rng.permutation(n)[:40] for _ in range(users)]).astype(np.int32)
+    values = rng.integers(1, 3, len(rows)) if ties else rng.random(len(rows))
+    m = Csr(np.arange(users + 1, dtype=np.int64) * 40, rows, n, values.astype(np.float32))
+    for k in (1, 3):
+        got, want = (ops.cooccurrence_topk(m, k, norms=np.ones(n), backend=b) for b in (backend, "reference"))
+        for name in ("indptr", "indices", "values"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+
+
+def test_ctrl_c_in_the_midst_leaves_nothing_behind():
+    rng = np.random.default_rng(0)
+    users, n = 150_000, 2000
+    rows = rng.integers(0, n, 40 * users, np.int32)
+    m = Csr(np.arange(users + 1, dtype=np.int64) * 40, rows, n, np.ones(len(rows), np.float32))
+    few = Csr(m.indptr[:101], rows[:4000], n, m.values[:4000])
+    want = ops.cooccurrence_topk(few, 5, norms=np.ones(n), threads=2)
+
+    def stop(signum, frame):
+        raise TimeoutError("alarm")
+
+    def again_and_again():
+        while True:
+            ops.cooccurrence_topk(m, 5, norms=np.ones(n), threads=2)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(TimeoutError, match="alarm"):
+            again_and_again()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    got = ops.cooccurrence_topk(few, 5, norms=np.ones(n), threads=2)
+    np.testing.assert_array_equal(got.indices, want.indices)
+    np.testing.assert_array_equal(got.values, want.values)
 
 
 def test_likenesses_that_are_no_numbers_are_left_out(backend):
@@ -132,14 +204,20 @@ def test_every_cell_up_to_a_count_is_written(monkeypatch, backend):
         ({"k": True}, ConfigError, "k=True"),
         ({"shrinkage": -1.0}, ConfigError, r"shrinkage=-1.0, expected a number of at least 0"),
         ({"shrinkage": np.nan}, ConfigError, "shrinkage=nan"),
+        ({"shrinkage": 1e39}, ConfigError, r"shrinkage=1e\+39, expected a number of at least 0 that float32 can hold"),
+        ({"shrinkage": None}, ConfigError, "shrinkage=None"),
+        ({"shrinkage": True}, ConfigError, "shrinkage=True"),
+        ({"shrinkage": "1"}, ConfigError, "shrinkage='1'"),
         ({"norms": np.ones(3)}, DataError, r"norms has shape \(3,\), expected \(4,\)"),
         ({"norms": [1, 1, np.nan, 1]}, DataError, "norms holds nan at 2, expected finite numbers of at least 0"),
+        ({"steps": [[1.0], [1.0, 2.0]]}, DataError, "steps is no array"),
         ({"steps": []}, DataError, "steps is empty"),
         ({"steps": [1.0, -1.0]}, DataError, "steps holds -1.0 at 1"),
         ({"steps": [np.inf]}, DataError, "steps holds inf at 0"),
         ({"entries": Csr(np.array([0, 1]), np.int32([0]), 4, np.float32([-2]))}, DataError, "entries holds -2.0 at 0"),
         ({"entries": Csr(np.array([0, 1]), np.int32([4]), 4, np.float32([1]))}, DataError, "row 0 holds 4"),
         ({"entries": Csr(np.array([0, 1]), np.int32([0]), 4)}, DataError, "entries has no values"),
+        ({"entries": np.ones(4)}, DataError, "entries is ndarray, expected a Csr or a scipy CSR"),
         ({"entries": [[1.0]]}, DataError, "entries is list, expected a Csr or a scipy CSR"),
         ({"backend": "cuda"}, ConfigError, "backend is 'cuda'"),
     ],

@@ -338,6 +338,22 @@ def test_the_short_way_leaves_the_rest_to_the_long_one(monkeypatch):
             ops.score_topk(Q, items, 5, seen=seen)
 
 
+def test_the_short_way_refuses_what_the_long_one_does_to_the_last_bit():
+    items = ops.pack_items(np.eye(3, 2, dtype=np.float32))
+    first = RNG.uniform(1e38, 2.9e38, 10_000).astype(np.float32)
+    lengths = 3e38 / items.max_norm * RNG.uniform(1 - 2e-9, 1 + 2e-9, 10_000)
+    second = np.sqrt(lengths**2 - first.astype(np.float64) ** 2).astype(np.float32)
+    near = np.abs(np.hypot(first.astype(np.float64), second.astype(np.float64)) / 3e38 - 1) < 3e-9
+    for q in np.stack([first, second], 1)[near][:200, None].copy():
+        answers = []
+        for backend in ("auto", "cpu"):
+            try:
+                answers.append(ops.score_topk(q, items, 1, backend=backend)[0].tolist())
+            except DataError as error:
+                answers.append(str(error))
+        assert answers[0] == answers[1]
+
+
 def test_items_may_be_pickled_and_copied_after_a_search():
     items = ops.pack_items(V, dtype="int8")
     want = ops.score_topk(Q, items, 5)

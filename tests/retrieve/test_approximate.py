@@ -185,6 +185,17 @@ def test_raised_items_are_candidates(space, index):
         assert {17, 4711} - set(mine) <= set(row)
 
 
+def test_a_bias_that_moved_by_more_than_a_code_makes_a_candidate(plain, monkeypatch):
+    monkeypatch.setattr(approximate, "_BIASES", 1)
+    n = plain[0].n_items
+    for low in (-8, 0, 8):  # codes lie between the least and the largest bias, wherever zero is
+        bias = np.linspace(low, low + 1, n, dtype=np.float32)
+        index = dataclasses.replace(plain[2], bias=bias)
+        now = bias.copy()
+        now[[5, 7]] += np.float32([1.5 / 255, 0.5 / 255])
+        assert approximate._Scope.of(now, index, None).always.tolist() == [5, n - 1]
+
+
 def test_allow_lists_and_large_k_are_exact(space, index):
     features, queries, seen = space
     rows = np.arange(0, features.n_items, 7, dtype=np.int32)
