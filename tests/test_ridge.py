@@ -1,5 +1,7 @@
 """The ridge solver against LAPACK, at every level and as numba compiles it, and where numbers vanish."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -137,3 +139,47 @@ def test_no_rows(level):
     others, gram, *_ = problem(2)
     x = np.empty((0, others.shape[1]), np.float32)
     ridge.solve(x, others, gram, np.zeros(1, np.int64), np.empty(0, np.int32), *np.empty((2, 0), np.float32), 10)
+
+
+def test_ctrl_c_in_the_midst_of_long_rows():
+    n, rows, dims = 300_000, 8, 64
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((1000, dims), np.float32) * np.geomspace(1, 1e-3, dims, dtype=np.float32)
+    indices = rng.integers(0, len(y), n * rows).astype(np.int32)
+    x = np.full((rows, dims), 7, np.float32)
+
+    def stop(signum, frame):
+        raise TimeoutError("alarm")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(TimeoutError, match="alarm"):
+            ridge.solve(
+                x,
+                y,
+                np.eye(dims) * 1e-6,
+                np.arange(rows + 1) * n,
+                indices,
+                None,
+                np.ones(len(indices), np.float32),
+                100,
+            )
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (x == 7).all(), "the only group was ended before its last step"
+
+
+@pytest.mark.parametrize("dims", [5, 64, 130])
+def test_long_rows_are_sums_of_pieces(dims, level):
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((7, dims)).astype(np.float32) / np.sqrt(dims)
+    sizes = np.array([4095, 0, 4096, 4097, 8192, 8193])
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    indices = rng.integers(0, len(y), indptr[-1]).astype(np.int32)
+    extra = rng.uniform(0, 1e-3, len(indices)).astype(np.float32)
+    x, gram = np.zeros((len(sizes), dims), np.float32), np.eye(dims, dtype=np.float32)
+    ridge.solve(x, y, gram, indptr, indices, None, extra, 100)
+    want = exactly(y, gram, indptr, indices, 1 + extra, extra)
+    np.testing.assert_allclose(x, want, atol=1e-4 * np.abs(want).max())
