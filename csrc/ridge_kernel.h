@@ -206,6 +206,10 @@ static void ridge_group(const Ridge& a, int64_t u, int64_t n, float* scratch) {
         continue;
       }
       const float by = rr[i] / dot(p + at, ap + at, width);
+      if (!(by > 0.0f && by < __FLT_MAX__)) {  // float32 gives no more
+        going[i] = false;
+        continue;
+      }
       add_scaled(x + at, by, p + at, width, x + at);
       add_scaled(r + at, -by, ap + at, width, r + at);
       const float after = dot(r + at, r + at, width);

@@ -5,7 +5,9 @@ import signal
 import numpy as np
 import pytest
 
-from fastrec import _native, ridge
+from fastrec import _native, profiles, ridge
+from fastrec.models.als import Als
+from fastrec.types import Interactions
 
 LEVELS = [*_native.module("tests").simd_levels(), "numba"]
 
@@ -183,3 +185,47 @@ def test_long_rows_are_sums_of_pieces(dims, level):
     ridge.solve(x, y, gram, indptr, indices, None, extra, 100)
     want = exactly(y, gram, indptr, indices, 1 + extra, extra)
     np.testing.assert_allclose(x, want, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("row", [0, 3, 7, 8, 18])
+@pytest.mark.parametrize("place", ["guess", "other", "right", "extra"])
+def test_numbers_that_are_none_spoil_no_neighbour(place, row, level):
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((40, 19)).astype(np.float32)
+    gram, indptr = y.T @ y + np.eye(19, dtype=np.float32), np.arange(20) * 5
+    indices, extra = rng.integers(0, 39, 95).astype(np.int32), rng.random(95, np.float32)
+    want = np.zeros((19, 19), np.float32)
+    ridge.solve(want, y, gram, indptr, indices, 1 + extra, extra, 6)
+    for bad in (np.nan, np.inf, -np.inf, 3e38, 1e20):
+        parts = {"guess": np.zeros_like(want), "other": y.copy(), "right": 1 + extra, "extra": extra.copy()}
+        parts[place].reshape(-1)[{"guess": row * 19, "other": 39 * 19}.get(place, row * 5)] = bad
+        mine = indices.copy()
+        if place == "other":
+            mine[row * 5] = 39
+        ridge.solve(parts["guess"], parts["other"], gram, indptr, mine, parts["right"], parts["extra"], 6)
+        neighbours = np.arange(19) != row
+        np.testing.assert_array_equal(parts["guess"][neighbours], want[neighbours])
+        assert place == "guess" or np.isfinite(parts["guess"][row]).all()
+
+
+@pytest.mark.parametrize("ridge_of_gram", [1e-12, 1e-20, 1e-30])
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e-11])
+def test_systems_without_a_ridge_to_speak_of_end_while_they_are_numbers(scale, ridge_of_gram, level):
+    y, _, indptr, indices, extra = systems(1, 20, 20, 32, 8)
+    y *= np.float32(scale)
+    x, gram = np.zeros((20, 32), np.float32), y.T @ y + np.float32(ridge_of_gram) * np.eye(32, dtype=np.float32)
+    ridge.solve(x, y, gram, indptr, indices, None, extra, 100)
+    assert np.isfinite(x).all()
+
+
+@pytest.mark.parametrize("weight", [1e6, 1e20, 1e30, 1e37])
+def test_a_weight_beyond_all_others_gives_a_query_of_numbers(weight, level):
+    rng = np.random.default_rng(0)
+    items = np.concatenate([rng.choice(60, 6, replace=False) for _ in range(40)]).astype(np.int32)
+    weights = np.ones(240, np.float32)
+    weights[0] = weight
+    likes = Interactions(np.arange(41) * 6, items, np.arange(240.0), weights, 60)
+    source = Als(factors=8).fit(likes, None, "next")
+    assert source is not None
+    assert np.isfinite(source.vectors).all()
+    assert np.isfinite(profiles.profiles(source, likes)).all()
