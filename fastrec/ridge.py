@@ -45,6 +45,8 @@ def solve(
     numba compiles the same loops.
     """
     gram = np.ascontiguousarray(gram, np.float32)
+    if not x.flags.writeable:
+        raise AssertionError("x is read-only")
     if _native.missing_cpu() is None:
         _solve(x, others, gram, indptr, indices, right, extra, steps)
         return

@@ -1,6 +1,9 @@
 """The ridge solver against LAPACK, at every level and as numba compiles it, and where numbers vanish."""
 
+import ctypes
+import mmap
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -229,3 +232,64 @@ def test_a_weight_beyond_all_others_gives_a_query_of_numbers(weight, level):
     assert source is not None
     assert np.isfinite(source.vectors).all()
     assert np.isfinite(profiles.profiles(source, likes)).all()
+
+
+def test_a_result_that_could_not_be_written_is_refused(level):
+    y, gram, indptr, indices, extra = systems(2, 30, 20, 8, 6)
+    x = np.zeros((30, 8), np.float32)
+    x.flags.writeable = False
+    with pytest.raises(AssertionError, match="read-only"):
+        ridge.solve(x, y, gram, indptr, indices, None, extra, 5)
+    assert (x == 0).all()
+
+
+def at_the_end_of_a_page(array):
+    """A read-only copy; the pages before and behind it cannot be read."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + 2 * mmap.PAGESIZE)
+    copy = np.frombuffer(memory, array.dtype, array.size, mmap.PAGESIZE + size - array.nbytes).reshape(array.shape)
+    copy[...] = array
+    page = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for start, length, may in (
+        (page, mmap.PAGESIZE, 0),
+        (page + mmap.PAGESIZE, size, mmap.PROT_READ),
+        (page + mmap.PAGESIZE + size, mmap.PAGESIZE, 0),
+    ):
+        assert libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(length), may) == 0
+    copy.flags.writeable = False
+    return copy
+
+
+@pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="mprotect is of POSIX")
+@pytest.mark.parametrize("dims", [1, 7, 8, 9, 16, 17, 63, 65, 127, 128, 129, 144, 257])
+def test_nothing_behind_an_array_is_read(dims, level):
+    y, gram, indptr, indices, extra = systems(0, 9, 5, dims, 8)
+    indices[-1] = 4
+    given = (y, gram, indptr, indices, 1 + extra, extra)
+    want, got = np.zeros((2, 9, dims), np.float32)
+    ridge.solve(want, *given, 5)
+    ridge.solve(got, *map(at_the_end_of_a_page, given), 5)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_threads_of_python_change_no_bit(level):
+    y, gram, indptr, indices, extra = systems(4, 300, 80, 33, 20)
+    want = np.zeros((300, 33), np.float32)
+    ridge.solve(want, y, gram, indptr, indices, None, extra, 4)
+
+    def again(_):
+        x = np.zeros_like(want)
+        ridge.solve(x, y, gram, indptr, indices, None, extra, 4)
+        return x
+
+    with ThreadPoolExecutor(8) as pool:
+        for got in pool.map(again, range(40)):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_no_steps_leave_the_guess(level):
+    y, gram, indptr, indices, extra = systems(4, 20, 30, 12, 5)
+    x = np.full((20, 12), 3, np.float32)
+    ridge.solve(x, y, gram, indptr, indices, None, extra, 0)
+    assert (x == np.where(np.diff(indptr) > 0, 3, 0)[:, None]).all()
