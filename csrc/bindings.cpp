@@ -192,7 +192,7 @@ PYBIND11_MODULE(_C, m) {
                           const std::string& simd) {
     const fastrec::Ridge systems{at<float>(x), at<const float>(others), at<const float>(gram),
                                  at<const int64_t>(indptr), at<const int32_t>(indices), at<const float>(right),
-                                 at<const float>(extra), dims, steps};
+                                 at<const float>(extra), dims, steps, nullptr, nullptr};
     const fastrec::Kernel& level = fastrec::simd_level(simd.c_str());
     interruptible([&](fastrec::Stop& stop) { fastrec::ridge_solve(systems, n_rows, threads, level, stop); });
   }, py::kw_only(), py::arg("x"), py::arg("others"), py::arg("gram"), py::arg("indptr"), py::arg("indices"),

@@ -156,6 +156,16 @@ static inline void add_products(const Ridge& a, int64_t first, int64_t last, con
   for (int c = 0; c < kRegisters; ++c) sums[c].store(out + c * kLanes);
 }
 
+// add(first, last) for the entries [first, last) of a row, in pieces.
+template <typename Add>
+static inline void in_pieces(const Ridge& a, int64_t first, int64_t last, const Add& add) {
+  for (; last - first > kRidgeEntries; first += kRidgeEntries) {
+    add(first, first + kRidgeEntries);
+    a.check(a.context);
+  }
+  add(first, last);
+}
+
 // Conjugate gradients for rows [u, u + n), n up to kRidgeRows, side by side; none changes a bit of another. scratch:
 // ridge_scratch() floats.
 static void ridge_group(const Ridge& a, int64_t u, int64_t n, float* scratch) {
@@ -165,15 +175,17 @@ static void ridge_group(const Ridge& a, int64_t u, int64_t n, float* scratch) {
   float rr[kRidgeRows] = {}, bb[kRidgeRows] = {};
   bool going[kRidgeRows] = {};
   for (int64_t i = 0; i < n; ++i) {
-    const int64_t first = a.indptr[u + i], last = a.indptr[u + i + 1];
-    for (int64_t e = first; e < last; ++e) weights[e - first] = a.right != nullptr ? a.right[e] : 1.0f + a.extra[e];
-    add_entries(a, first, last, weights, b + i * width);
+    in_pieces(a, a.indptr[u + i], a.indptr[u + i + 1], [&](int64_t first, int64_t last) {
+      for (int64_t e = first; e < last; ++e) weights[e - first] = a.right != nullptr ? a.right[e] : 1.0f + a.extra[e];
+      add_entries(a, first, last, weights, b + i * width);
+    });
     bb[i] = dot(b + i * width, b + i * width, width);
     going[i] = !(bb[i] < kRidgeNothing);
     if (going[i])
       for (int64_t d = 0; d < a.D; ++d) x[i * width + d] = a.x[(u + i) * a.D + d];
   }
   for (int64_t step = -1; step < a.steps; ++step) {  // the first product gives the residual
+    a.check(a.context);
     bool any = false;
     for (int64_t i = 0; i < n; ++i) {
       if (step >= 0) going[i] = going[i] && rr[i] > kRidgeTolerance * kRidgeTolerance * bb[i];
@@ -184,8 +196,9 @@ static void ridge_group(const Ridge& a, int64_t u, int64_t n, float* scratch) {
     gram_product(a, v, n, width, ap);
     for (int64_t i = 0; i < n; ++i) {
       if (!going[i]) continue;
-      const int64_t at = i * width, first = a.indptr[u + i], last = a.indptr[u + i + 1];
-      add_products<kEntrySums>(a, first, last, v + at, ap + at);
+      const int64_t at = i * width;
+      in_pieces(a, a.indptr[u + i], a.indptr[u + i + 1],
+                [&](int64_t first, int64_t last) { add_products<kEntrySums>(a, first, last, v + at, ap + at); });
       if (step < 0) {
         add_scaled(b + at, -1.0f, ap + at, width, r + at);
         add_scaled(r + at, 0.0f, r + at, width, p + at);
@@ -193,6 +206,10 @@ static void ridge_group(const Ridge& a, int64_t u, int64_t n, float* scratch) {
         continue;
       }
       const float by = rr[i] / dot(p + at, ap + at, width);
+      if (!(by > 0.0f && by < __FLT_MAX__)) {  // float32 gives no more
+        going[i] = false;
+        continue;
+      }
       add_scaled(x + at, by, p + at, width, x + at);
       add_scaled(r + at, -by, ap + at, width, r + at);
       const float after = dot(r + at, r + at, width);

@@ -87,7 +87,10 @@ struct Ridge {
   const float* right;  // or null: 1 + extra
   const float* extra;
   int64_t D, steps;
+  void* context;
+  void (*check)(void* context);  // called between pieces of the work, may throw
 };
+constexpr int64_t kRidgeEntries = 4096;     // of a row, as many at a time
 constexpr int kRidgeRows = 8;               // of a group, a multiple of every kGramRows
 constexpr float kRidgeTolerance = 1e-5f;    // a residual this small beside the right side ends a row
 constexpr float kRidgeNothing = 1e-24f;     // a right side whose squared length is below it gives zeros
@@ -110,7 +113,7 @@ struct Kernel {
   // reading of n floats, n a multiple of 64. They return something so that the work is done.
   float (*probe_fma)(int64_t rounds);
   float (*probe_read)(const float* values, int64_t n);
-  // Rows [u, u + n) of the systems, n up to kRidgeRows; scratch [5 kRidgeRows width + entries of the longest row].
+  // Rows [u, u + n) of the systems, n up to kRidgeRows; scratch [5 kRidgeRows width + kRidgeEntries].
   void (*ridge_group)(const Ridge& a, int64_t u, int64_t n, float* scratch);
 };
 

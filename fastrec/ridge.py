@@ -22,6 +22,9 @@ _TASK = 256
 _TOLERANCE = 1e-5
 #: A right side whose squared length is below this is nothing: its squares would be lost among denormal numbers.
 _NOTHING = 1e-24
+_LARGEST = np.finfo(np.float32).max
+#: What numba may do to sums; NaN stays what it is.
+_MATH = {"reassoc", "contract", "nsz"}
 
 
 def solve(
@@ -42,6 +45,8 @@ def solve(
     numba compiles the same loops.
     """
     gram = np.ascontiguousarray(gram, np.float32)
+    if not x.flags.writeable:
+        raise AssertionError("x is read-only")
     if _native.missing_cpu() is None:
         _solve(x, others, gram, indptr, indices, right, extra, steps)
         return
@@ -85,7 +90,7 @@ def _kernel() -> Any:
     """The compiled solver; numba is imported with the first call, not with the package."""
     import numba
 
-    @numba.njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
+    @numba.njit(nogil=True, fastmath=_MATH, cache=True, error_model="numpy")
     def product(x, others, gram, indices, extra, out):  # type: ignore[no-untyped-def]  # pragma: no cover
         """out = (gram + sum_j extra_j y_j y_j') x"""
         for f in range(len(x)):
@@ -102,7 +107,7 @@ def _kernel() -> Any:
             for f in range(len(x)):
                 out[f] += s * y[f]
 
-    @numba.njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
+    @numba.njit(nogil=True, fastmath=_MATH, cache=True, error_model="numpy")
     def run(  # type: ignore[no-untyped-def]  # pragma: no cover
         rows, others, gram, indptr, indices, right, extra, first, last, steps
     ):
@@ -141,6 +146,8 @@ def _kernel() -> Any:
                 for f in range(d):
                     pap += p[f] * ap[f]
                 a = rr / pap
+                if not (a > 0 and a < _LARGEST):  # float32 gives no more
+                    break
                 after = np.float32(0)
                 for f in range(d):
                     x[f] += a * p[f]
