@@ -167,7 +167,7 @@ static inline void in_pieces(const Ridge& a, int64_t first, int64_t last, const 
 }
 
 // Conjugate gradients for rows [u, u + n), n up to kRidgeRows, side by side; none changes a bit of another. scratch:
-// ridge_scratch() floats.
+// as in Kernel.
 static void ridge_group(const Ridge& a, int64_t u, int64_t n, float* scratch) {
   const int64_t width = (a.D + kLanes - 1) / kLanes * kLanes, all = kRidgeRows * width;
   float *x = scratch, *b = x + all, *r = b + all, *p = r + all, *ap = p + all, *weights = ap + all;
