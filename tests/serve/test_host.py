@@ -31,6 +31,15 @@ calls._made = made
 """
 
 
+def run(saved, scenario):
+    """The scenario over an engine of the first saved model, which ends whatever happens."""
+    engine = Beside(str(saved[0][0]), ServeSettings())
+    try:
+        asyncio.run(scenario(engine))
+    finally:
+        engine.end()
+
+
 def test_a_bug_in_a_batch_does_not_end_the_model(saved, monkeypatch, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(ODD)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -49,11 +58,7 @@ def test_a_bug_in_a_batch_does_not_end_the_model(saved, monkeypatch, tmp_path):
         assert engine._life.pid == pid and not gone(pid)
         await engine.close()
 
-    engine = Beside(str(saved[0][0]), ServeSettings())
-    try:
-        asyncio.run(scenario(engine))
-    finally:
-        engine.end()
+    run(saved, scenario)
 
 
 def test_what_cannot_be_written_leaves_nothing_behind(saved):
@@ -72,11 +77,7 @@ def test_what_cannot_be_written_leaves_nothing_behind(saved):
         assert isinstance(await batch(engine, [Call("recommend", ["u1"], 3, PLAIN)]), Answered)
         await engine.close()
 
-    engine = Beside(str(saved[0][0]), ServeSettings())
-    try:
-        asyncio.run(scenario(engine))
-    finally:
-        engine.end()
+    run(saved, scenario)
 
 
 @pytest.fixture
