@@ -26,6 +26,10 @@ using CsrAddress = std::tuple<Address, Address, Address>;  // indptr, rows, valu
 // ScreenKind, codes, scales, errors, largest error, largest reach
 using ScreenAddress = std::tuple<int, Address, Address, Address, double, double>;
 
+// cells, begins, order, codes, scales, errors, radii; those of the coarse screen; its error, reach and length; bias, most bias
+using CellsAddress = std::tuple<int64_t, Address, Address, Address, Address, Address, Address, Address, Address, Address, double,
+                                double, double, Address, Address>;
+
 template <typename T>
 T* at(Address address) {
   return reinterpret_cast<T*>(address);
@@ -37,6 +41,16 @@ Csr csr(const CsrAddress& a) {
   list.rows = at<const int32_t>(std::get<1>(a));
   list.values = at<const float>(std::get<2>(a));
   return list;
+}
+
+fastrec::Cells cells_at(const CellsAddress& a) {
+  const auto [n, begins, order, codes, scales, errors, radii, coarse, coarse_scales, coarse_errors, error, reach, length, bias,
+              most] = a;
+  const int64_t panels = n > 0 ? at<const int64_t>(begins)[n] : 0;
+  return {n, at<const int64_t>(begins), at<const int32_t>(order),
+          {at<const void>(codes), at<const float>(scales), at<const float>(errors), panels}, at<const float>(radii),
+          {at<const void>(coarse), at<const float>(coarse_scales), at<const float>(coarse_errors), (n + 15) / 16},
+          error, reach, length, at<const float>(bias), at<const float>(most)};
 }
 
 fastrec::Scoring scoring(Address queries, Address items, int64_t B, int64_t N, int64_t D, Address bias,
@@ -108,21 +122,27 @@ PYBIND11_MODULE(_C, m) {
                          const CsrAddress& history, const CsrAddress& similarity, int64_t k,
                          const CsrAddress& seen, const CsrAddress& deny, const CsrAddress& allow,
                          Address dense_bound, Address init_bound, int64_t repeats, const ScreenAddress& screen,
-                         int threads, const std::string& simd, Address scores, Address rows) {
+                         const CellsAddress& cells, int threads, const std::string& simd, Address scores,
+                         Address rows) {
     const fastrec::TopkArgs args{scoring(queries, items, B, N, D, bias, history, similarity), k, csr(seen),
                                  csr(deny), csr(allow), at<const double>(dense_bound),
                                  at<const double>(init_bound), repeats, threads, at<float>(scores), at<int64_t>(rows),
                                  static_cast<fastrec::ScreenKind>(std::get<0>(screen)),
                                  {at<const void>(std::get<1>(screen)), at<const float>(std::get<2>(screen)),
                                   at<const float>(std::get<3>(screen)), (N + 15) / 16},
-                                 std::get<4>(screen), std::get<5>(screen)};
+                                 std::get<4>(screen), std::get<5>(screen), cells_at(cells)};
     fastrec::mul_no_overflow(fastrec::mul_no_overflow(B, k), 8);
     const fastrec::Kernel& level = fastrec::simd_level(simd.c_str());
     interruptible([&](fastrec::Stop& stop) { fastrec::score_topk(args, level, stop); });
   }, py::kw_only(), py::arg("queries"), py::arg("items"), py::arg("B"), py::arg("N"), py::arg("D"),
      py::arg("bias"), py::arg("history"), py::arg("similarity"), py::arg("k"), py::arg("seen"), py::arg("deny"),
      py::arg("allow"), py::arg("dense_bound"), py::arg("init_bound"), py::arg("repeats"), py::arg("screen"),
-     py::arg("threads"), py::arg("simd"), py::arg("scores"), py::arg("rows"));
+     py::arg("cells"), py::arg("threads"), py::arg("simd"), py::arg("scores"), py::arg("rows"));
+
+  m.def("arrange_bias", [](const CellsAddress& cells, Address bias, int threads, Address arranged, Address most) {
+    py::gil_scoped_release release;
+    fastrec::arrange_bias(cells_at(cells), at<const float>(bias), threads, at<float>(arranged), at<float>(most));
+  }, py::kw_only(), py::arg("cells"), py::arg("bias"), py::arg("threads"), py::arg("arranged"), py::arg("most"));
 
   m.def("score_pairs", [](Address queries, Address items, int64_t B, int64_t N, int64_t D, Address bias,
                           const CsrAddress& history, const CsrAddress& similarity, const CsrAddress& pairs,

@@ -55,6 +55,20 @@ class Items {
       : rows_(std::move(rows)), codes_(std::move(codes)), scales_(std::move(scales)), errors_(std::move(errors)),
         kind_(static_cast<fastrec::ScreenKind>(kind)), error_(error), reach_(reach), max_norm_(max_norm) {}
 
+  // Cells of the items and, for calls without a bias, what arrange_bias makes of none.
+  void set_cells(py::array begins, py::array order, py::array codes, py::array scales, py::array errors,
+                 py::array radii, py::array coarse_codes, py::array coarse_scales, py::array coarse_errors, double error, double reach,
+                 double length, py::array bias, py::array most_bias) {
+    const int64_t n = begins.shape(0) - 1;
+    const auto* first = static_cast<const int64_t*>(begins.data());
+    const auto floats = [](const py::array& x) { return static_cast<const float*>(x.data()); };
+    cells_ = {n, first, static_cast<const int32_t*>(order.data()),
+              {codes.data(), floats(scales), floats(errors), first[n]}, floats(radii),
+              {coarse_codes.data(), floats(coarse_scales), floats(coarse_errors), (n + 15) / 16},
+              error, reach, length, floats(bias), floats(most_bias)};
+    held_ = {begins, order, codes, scales, errors, radii, coarse_codes, coarse_scales, coarse_errors, bias, most_bias};
+  }
+
   // Whether the arguments were plain; then scores [B, k] and rows [B, k] are written. No threads asked for: as many as
   // this process may use, but no more than most_threads, as fastrec.config.threads has it.
   bool search(const py::object& queries, int64_t k, const py::object& seen, const py::object& deny,
@@ -80,6 +94,7 @@ class Items {
     args.screen = {codes_.data(), static_cast<const float*>(scales_.data()),
                    static_cast<const float*>(errors_.data()), (N + 15) / 16};
     args.screen_error = error_, args.screen_reach = reach_;
+    args.cells = cells_;
     bool good = true;
     interruptible([&](fastrec::Stop& stop) {
       for (int i = 0; i < 3; ++i)
@@ -95,6 +110,8 @@ class Items {
 
  private:
   py::array rows_, codes_, scales_, errors_;
+  std::vector<py::array> held_;
+  fastrec::Cells cells_;
   fastrec::ScreenKind kind_;
   double error_, reach_, max_norm_;
 };
@@ -104,5 +121,6 @@ class Items {
 void bind_topk(py::module_& m) {
   py::class_<Items>(m, "Items")
       .def(py::init<py::array, int, py::array, py::array, py::array, double, double, double>())
+      .def("set_cells", &Items::set_cells)
       .def("search", &Items::search);
 }

@@ -67,6 +67,22 @@ struct Scoring {
 // What the codes are that a catalogue is screened with before the exact scores; none: every score is exact.
 enum class ScreenKind { kNone, kInt8, kBf16 };
 
+// The catalogue once more, in an order in which neighbours lie together, cut into cells: see topk_cells.h.
+struct Cells {
+  int64_t n = 0;                    // 0: there are none
+  const int64_t* begins = nullptr;  // [n + 1], panels
+  const int32_t* order = nullptr;   // [panels, 16], the row at every place, -1 where a cell has no more
+  Screen screen{};                  // of the items in that order, of the same kind
+  const float* radii = nullptr;     // [n], the largest distance of an item from the middle of its cell
+  Screen coarse{};                  // of items [n, D + 1]: the middle of a cell and its radius
+  double coarse_error = 0.0, coarse_reach = 0.0;  // as screen_error and screen_reach below
+  double coarse_length = 0.0;       // at least the length of every one
+  const float* bias = nullptr;      // [panels, 16], -inf where there is no item
+  const float* most_bias = nullptr;  // [n]
+};
+// bias [panels, 16] and most_bias [n] of these cells out of a bias [N], or of zeros where it is null.
+void arrange_bias(const Cells& cells, const float* bias, int threads, float* arranged, float* most);
+
 // The best k items of every user that are neither seen nor denied, are allowed where `allow` is given, and
 // whose bias is above -inf; score descending, then the smaller row.
 struct TopkArgs {
@@ -82,6 +98,7 @@ struct TopkArgs {
   ScreenKind screen_kind;     // what screen holds
   Screen screen;
   double screen_error, screen_reach;  // at least scale * error, and scale * code length, of every item
+  Cells cells;
 };
 void score_topk(const TopkArgs& args, const Kernel& level, Stop& stop);
 

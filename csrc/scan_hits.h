@@ -61,8 +61,7 @@ struct Ahead {
   }
   inline void next() {
     if (at == nullptr) return;
-    __builtin_prefetch(at, 0, 2);
-    __builtin_prefetch(at + step / 2, 0, 2);
+    for (int64_t i = 0; i < step; i += 64) __builtin_prefetch(at + i, 0, 2);
     at += step;
   }
 };

@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "sparse_search.h"
+#include "topk_cells.h"
 #include "topk_search.h"
 
 namespace fastrec {
@@ -59,10 +60,37 @@ void search_sparse(const TopkArgs& a, Stop& stop, int threads) {
   });
 }
 
+// Without the first users.
+TopkArgs from(const TopkArgs& a, int64_t user) {
+  TopkArgs rest = a;
+  rest.s.queries += user * a.s.D, rest.s.B -= user;
+  for (Csr* list : {&rest.seen, &rest.deny, &rest.allow, &rest.s.history})
+    if (*list) list->indptr += user;
+  rest.dense_bound += user, rest.init_bound += user;
+  rest.scores += user * a.k, rest.rows += user * a.k;
+  return rest;
+}
+
+// As many users as the cells of the items say something about; returns how many.
+int64_t by_cells(const TopkArgs& a, ScreenKind kind, const Kernel& level, Stop& stop, int threads) {
+  if (a.cells.n == 0 || kind == ScreenKind::kNone || a.s.history || a.allow || a.s.B <= level.few) return 0;
+  if (a.k > a.s.N / 64) return 0;
+  int64_t first = 0;
+  const auto put = [&](int64_t u, const std::vector<uint64_t>& keys) { write(a, u, keys); };
+  while (first < a.s.B) {
+    const int64_t last = std::min(a.s.B, first + kCellUsers);
+    if (!search_cells(a, kind, level, stop, threads, first, last, put)) break;
+    first = last;
+  }
+  return first;
+}
+
 }  // namespace
 
-void score_topk(const TopkArgs& a, const Kernel& level, Stop& stop) {
-  const int64_t B = a.s.B, N = a.s.N, panels = (N + kLanes - 1) / kLanes;
+void score_topk(const TopkArgs& given, const Kernel& level, Stop& stop) {
+  TopkArgs a = given;
+  const int64_t N = a.s.N, panels = (N + kLanes - 1) / kLanes;
+  int64_t B = a.s.B;
   require(N < (int64_t{1} << 31) - kLanes, "item rows fit into int32");
   if (B == 0 || a.k == 0) return;
   if (N == 0) {
@@ -76,6 +104,10 @@ void score_topk(const TopkArgs& a, const Kernel& level, Stop& stop) {
   const int threads = work < 1e6 ? 1 : a.threads;
   if (a.s.D == 0 && a.s.history) return search_sparse(a, stop, threads);
   const ScreenKind kind = screen_holds(a) ? a.screen_kind : ScreenKind::kNone;
+  if (const int64_t done = by_cells(a, kind, level, stop, threads); done > 0) {
+    a = from(a, done), B = a.s.B;
+    if (B == 0) return;
+  }
   const int64_t most = a.s.history ? kSparseUsers : kUsers, wide = level.bf16.users;
   // Every part costs a user some candidates. Reading the items once for each thread costs less where they are few.
   const double few = kFewNumbers;

@@ -45,39 +45,56 @@ void make_room(User& user, Hits& hits, size_t flush_at) {
 void Search::run(int64_t first, int64_t last, int64_t panel_first, int64_t panel_last,
                  std::vector<uint64_t>* found, SharedPanels* shared) {
   panel_first_ = panel_first, panel_last_ = panel_last;
-  users_.clear(), hits_.clear(), words_.clear(), offsets_.clear();
   const bool few = last - first <= level_.few;
-  walk_ = kind_ == ScreenKind::kInt8 ? (few ? level_.int8_few : level_.int8) : (few ? level_.bf16_few : level_.bf16);
-  n_words_ = words_of(kind_, walk_, a_.s.D);
+  begin(kind_ == ScreenKind::kInt8 ? (few ? level_.int8_few : level_.int8) : (few ? level_.bf16_few : level_.bf16));
   // An exact score costs as much as the walk spends on so many items: a tile shares its reading, one user alone
   // waits for memory.
   const int64_t shortest_walk = a_.s.N / (last - first < walk_.users ? 8 : 64);
-  std::vector<uint32_t> words(n_words_);
   for (int64_t u = first; u < last; ++u) {
-    int32_t offset = 0;
-    Bound bound;
-    if (kind_ != ScreenKind::kNone) bound = bound_of(a_, kind_, u, walk_, level_.query_max, words.data(), &offset);
-    User user{u, bound, lists_of(a_, u)};
-    user.next_prune = k_ + kFirstHits;
-    Hits hits{};
-    hits.cut = -kInf;
     if (kind_ == ScreenKind::kNone || (a_.allow && a_.allow.size(u) <= shortest_walk)) {
+      User user{u, {}, lists_of(a_, u)};
+      Hits hits{};
+      hits.cut = -kInf;
       score_all(user, hits);
       finish(user, hits, found[u - first]);
     } else {
-      make_room(user, hits, std::min(user.next_prune, kMostFirstHits));
-      users_.push_back(std::move(user));
-      hits_.push_back(hits);
-      words_.insert(words_.end(), words.begin(), words.end());
-      offsets_.push_back(offset);
+      admit(u);
     }
   }
   if (users_.empty()) return;
   walk(shared);
+  end([&](int64_t u) { return found + (u - first); });
+}
+
+void Search::begin(const Walk& walk) {
+  walk_ = walk;
+  n_words_ = words_of(kind_, walk_, a_.s.D);
+  users_.clear(), hits_.clear(), words_.clear(), offsets_.clear();
+  item_weights_.clear(), query_weights_.clear(), steps_.clear();
+}
+
+void Search::admit(int64_t u) {
+  words_.resize(words_.size() + n_words_);
+  int32_t offset = 0;
+  User user{u, bound_of(a_, kind_, u, walk_, level_.query_max, words_.data() + (words_.size() - n_words_), &offset),
+            lists_of(a_, u)};
+  user.next_prune = k_ + kFirstHits;
+  Hits hits{};
+  hits.cut = -kInf;
+  make_room(user, hits, std::min(user.next_prune, kMostFirstHits));
+  offsets_.push_back(offset);
+  item_weights_.push_back(user.bound.item_weight);
+  query_weights_.push_back(user.bound.query_weight);
+  steps_.push_back(user.bound.step);
+  users_.push_back(std::move(user));
+  hits_.push_back(hits);
+}
+
+void Search::end(const std::function<std::vector<uint64_t>*(int64_t)>& found) {
   for (size_t i = 0; i < users_.size(); ++i) {
-    flush(i);
+    flush(static_cast<int64_t>(i));
     settle(users_[i], hits_[i]);
-    finish(users_[i], hits_[i], found[users_[i].u - first]);
+    finish(users_[i], hits_[i], *found(users_[i].u));
   }
 }
 
@@ -152,13 +169,10 @@ void Search::walk_panels(int64_t panel_first, int64_t panel_last, int64_t block)
 
 void Search::scan(int64_t i, int64_t n_users, int64_t panel_first, int64_t panel_last,
                   const float* starts) {
-  Tile tile{};
+  Tile tile = tile_of(i, queries_.data() + i / tile_ * tile_words_);
   tile.n_users = static_cast<int32_t>(n_users);
-  tile.queries = queries_.data() + i / tile_ * tile_words_;
   tile.init_stride = stride_;
   tile.init = starts + i * stride_;
-  tile.hits = hits_.data() + i;
-  tile.first_user = i;
   const int64_t tiles = (static_cast<int64_t>(users_.size()) + tile_ - 1) / tile_;
   const int64_t fetching = std::min(tiles, kFetching);
   if (tile_ > 2 && panel_last < panel_last_ && i / tile_ < fetching) {  // few users read ahead by themselves
@@ -167,13 +181,21 @@ void Search::scan(int64_t i, int64_t n_users, int64_t panel_first, int64_t panel
                  i / tile_ * (panel_last - panel_first) * panel_bytes / fetching;
     tile.ahead_bytes = panel_bytes / fetching;
   }
+  walk_.scan(a_.screen, a_.s.D, panel_first, panel_last, tile);
+}
+
+Tile Search::tile_of(int64_t i, const uint32_t* queries) {
+  Tile tile{};
+  tile.queries = queries;
+  tile.hits = hits_.data() + i;
+  tile.first_user = i;
   tile.context = this;
   tile.flush = [](void* self, int64_t user) { static_cast<Search*>(self)->flush(user); };
   tile.item_weight = item_weights_.data() + i;
   tile.query_weight = query_weights_.data() + i;
   tile.step = steps_.data() + i;
   tile.offset = offsets_.data() + i;
-  walk_.scan(a_.screen, a_.s.D, panel_first, panel_last, tile);
+  return tile;
 }
 
 // Tiles of about the same width, see Tile.
@@ -186,16 +208,12 @@ void Search::pack_queries() {
   const int64_t depth = (n_words_ + 15) / 16;
   tile_words_ = walk_.tiled ? tile_ * 16 * depth : tile_ * n_words_;
   queries_.assign(tiles * tile_words_, 0);
-  item_weights_.clear(), query_weights_.clear(), steps_.clear();
   for (int64_t i = 0; i < n; ++i) {
     uint32_t* tile = queries_.data() + i / tile_ * tile_words_;
     const uint32_t* words = words_.data() + i * n_words_;
     const int64_t j = i % tile_, width = std::min(tile_, n - i / tile_ * tile_);
     for (int64_t w = 0; w < n_words_; ++w)
       tile[walk_.tiled ? ((j / 16 * depth + w / 16) * 16 + j % 16) * 16 + w % 16 : w * width + j] = words[w];
-    item_weights_.push_back(users_[i].bound.item_weight);
-    query_weights_.push_back(users_[i].bound.query_weight);
-    steps_.push_back(users_[i].bound.step);
   }
 }
 
@@ -220,7 +238,7 @@ const float* Search::bias_of(int64_t p, int64_t end) {
 void Search::flush(int64_t i) {
   Hits& hits = hits_[i];
   User& user = users_[i];
-  level_.keep(hits, user.kept, &user.lists);
+  keep_new(user, hits);
   user.kept = hits.count;
   if (static_cast<size_t>(hits.count) >= user.next_prune) prune(user, hits);
   // Some more than there are, or every hit that the user may not have would be looked at alone.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <vector>
 
 #include "ops.h"
@@ -39,6 +40,8 @@ class SharedPanels {
 
 class Search {
  public:
+  virtual ~Search() = default;
+
   // terms: the sorted terms of the users where there is a history.
   Search(const TopkArgs& args, ScreenKind kind, const Kernel& level, const SparseTerms& terms, Stop& stop)
       : a_(args), kind_(kind), level_(level), stop_(stop), exact_(args.s, level, &terms), sparse_(args.s, terms),
@@ -49,7 +52,17 @@ class Search {
   void run(int64_t first, int64_t last, int64_t panel_first, int64_t panel_last, std::vector<uint64_t>* found,
            SharedPanels* shared = nullptr);
 
- private:
+ protected:
+  // Of the hits that are new, those stay which the user may have.
+  virtual void keep_new(User& user, Hits& hits) { level_.keep(hits, user.kept, &user.lists); }
+
+  // A walk for users that are admitted then.
+  void begin(const Walk& walk);
+  void admit(int64_t u);
+  // found(u): where the keys of user u go.
+  void end(const std::function<std::vector<uint64_t>*(int64_t)>& found);
+  // A tile from the i-th user on, but for its width and where it begins.
+  Tile tile_of(int64_t i, const uint32_t* queries);
   void score_all(User& user, Hits& hits);
   void walk(SharedPanels* shared);
   void walk_panels(int64_t panel_first, int64_t panel_last, int64_t block);

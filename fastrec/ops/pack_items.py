@@ -15,6 +15,7 @@ import numpy as np
 from fastrec import _native, config
 from fastrec.errors import ConfigError, DataError
 from fastrec.ops._arrays import as_float_matrix, check_rows_finite, empty, squared_norms
+from fastrec.ops._cells import Cells
 from fastrec.ops._op import Backend, Op
 from fastrec.ops._screen import KINDS, Screen, screen_of
 from fastrec.types import F32, F64
@@ -34,11 +35,13 @@ class PackedItems:
     rows: float32 [N, D]
     screen: the items in fewer bits
     max_norm: the largest length of an item; score_topk relies on it to find every candidate
+    cells: the items once more by neighbourhood, which spares several users most of them, or None
     """
 
     rows: F32
     screen: Screen
     max_norm: float
+    cells: Cells | None = None
 
     def __post_init__(self) -> None:
         rows = self.rows
@@ -49,6 +52,8 @@ class PackedItems:
         group = KINDS[self.screen.dtype][1]
         if self.screen.codes.shape[:2] != (-(-len(rows) // LANES), -(-self.dims // group)):
             raise DataError(f"[pack_items] screen {self.screen.codes.shape} does not fit rows {rows.shape}")
+        if self.cells is not None:
+            self.cells.check(len(rows), self.dims, self.screen.dtype)
 
     def view(self) -> Any:
         """The items for the compiled module, made once; it keeps the arrays alive."""
@@ -58,6 +63,8 @@ class PackedItems:
             arrays = (screen.codes, screen.scales, screen.errors)
             longest = (1 + 1e-9) * self.max_norm  # as for other arguments, in _scoring.scoring
             view = _native.module("pack_items").Items(self.rows, kind, *arrays, *screen.largest, longest)
+            if self.cells is not None:
+                view.set_cells(*self.cells.arrays())
             object.__setattr__(self, "_view", view)
         return view
 

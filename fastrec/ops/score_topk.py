@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fastrec import _native, config
 from fastrec.ops import _arrays, _cuda, _cuda_topk, _scoring
+from fastrec.ops._cells import NO_CELLS
 from fastrec.ops._op import Backend, Op
 from fastrec.ops._scoring import Scoring, scoring
 from fastrec.ops._sparse import Lists, addresses, as_lists
@@ -241,12 +242,20 @@ def _cpu(problem: Problem, threads: int) -> tuple[F32, I64]:
         init_bound=_native.ptr(s.init_bound, np.float64),
         repeats=1 if s.similarity is None else s.similarity.repeats,
         screen=s.items.screen.native(),
+        cells=_cells(problem, threads),
         threads=threads,
         simd=_arrays.simd("score_topk"),
         scores=_native.ptr(scores, np.float32),
         rows=_native.ptr(rows, np.int64),
     )
     return scores, rows
+
+
+def _cells(problem: Problem, threads: int) -> tuple[Any, ...]:
+    s = problem.scoring
+    if s.items.cells is None or s.history is not None or problem.allow is not None:
+        return NO_CELLS
+    return s.items.cells.native(s.bias, len(s.queries), threads)
 
 
 def native_scoring(s: Scoring) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from fastrec import ops
 from fastrec.types import F32, I64, Csr
 
 _ROUNDS = 8
+#: Cells of an arranged catalogue, and what they are trained with: more of it makes them little better.
+_MOST, _PER_CELL, _FEW_ROUNDS = 1 << 14, 24, 4
 
 
 def nearest(vectors: F32, centroids: "F32 | ops.PackedItems") -> I64:
@@ -28,12 +30,12 @@ def means(values: F32, cell: I64, count: int) -> F32:
     return out
 
 
-def train(sample: F32, count: int, seed: int) -> F32:
+def train(sample: F32, count: int, seed: int, rounds: int = _ROUNDS) -> F32:
     """``count`` centroids of length 1 (or 0, for zeros), float32 [C, D], from a sample [N, D] with N >= C >= 1."""
     rng = np.random.default_rng(seed)
     # A longer centroid than the others would draw all vectors to it.
     centroids = _of_length_1(sample[np.sort(rng.permutation(len(sample))[:count])])
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         cell = nearest(sample, ops.pack_items(centroids, dtype="int8"))
         sizes = np.bincount(cell, minlength=count)
         # A cell that nobody is nearest to takes a vector of one of the largest.
@@ -51,3 +53,37 @@ def _of_length_1(vectors: F32) -> F32:
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))[:, None]
     out: F32 = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0, casting="same_kind")
     return out
+
+
+def arrange(items: ops.PackedItems, *, size: int = 256, seed: int = 0) -> ops.PackedItems:
+    """The same items with cells of about ``size`` of them, for exact searches of several users at once."""
+    rows, dtype = np.asarray(items.rows), items.screen.dtype
+    n, dims = rows.shape
+    count = int(min(max(n // size, 1), _MOST))
+    sample = rows[np.sort(np.random.default_rng(seed).permutation(n)[: _PER_CELL * count])]
+    cell = nearest(rows, ops.pack_items(train(sample, count, seed, _FEW_ROUNDS), dtype="int8"))
+    sizes = np.bincount(cell, minlength=count)
+    begins = np.concatenate([[0], np.cumsum(-(-sizes // 16))]).astype(np.int64)
+    order = np.full(int(begins[-1]) * 16, -1, np.int32)
+    by_cell = np.argsort(cell, kind="stable").astype(np.int32)
+    starts = np.cumsum(sizes) - sizes
+    order[np.arange(n) + np.repeat(begins[:-1] * 16 - starts, sizes)] = by_cell
+    arranged = np.zeros((len(order), dims), np.float32)
+    middles, radius = np.zeros((count, dims + 1), np.float32), np.zeros(count)
+    for c in range(0, count, 256):
+        part = slice(int(begins[c]) * 16, int(begins[min(c + 256, count)]) * 16)
+        here = order[part]
+        there = np.flatnonzero(here >= 0)
+        vectors = rows[here[there]]
+        arranged[part][there] = vectors
+        owner = np.repeat(np.arange(c, min(c + 256, count)), sizes[c : c + 256]) - c
+        held = np.flatnonzero(sizes[c : c + 256])
+        first = (starts[c : c + 256] - starts[c])[held]
+        middle = np.add.reduceat(vectors, first, axis=0, dtype=np.float64) / sizes[c : c + 256][held][:, None]
+        middles[c + held, :dims] = middle
+        off = vectors.astype(np.float64) - middles[c + owner, :dims]
+        radius[c + held] = np.maximum.reduceat(np.sqrt((off**2).sum(axis=1)), first)
+    middles[:, dims] = np.nextafter((radius * (1 + 1e-6)).astype(np.float32), np.float32(np.inf))
+    screen = ops.pack_items(arranged, dtype=dtype).screen
+    found = ops.Cells(begins, order.reshape(-1, 16), screen, ops.pack_items(middles, dtype=dtype))
+    return ops.PackedItems(items.rows, items.screen, items.max_norm, found)
