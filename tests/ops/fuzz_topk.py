@@ -67,12 +67,18 @@ def main():
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--module", help="a native module to test in place of the installed one")
+    parser.add_argument("--level", help="the only level to test")
     args = parser.parse_args()
     if args.module:
         load(args.module)
     from fastrec import _native, ops
 
     levels = _native.module("fuzz").simd_levels()
+    if args.level:
+        if args.level not in levels:
+            print(f"this machine has no level {args.level}, only {', '.join(levels)}")
+            return 2
+        levels = [args.level]
     start = time.time()
     for number in range(args.cases):
         rng = np.random.default_rng([args.seed, number])
