@@ -67,7 +67,7 @@ def pack_linear(weight: Any, bias: Any = None, *, precision: str = "fp32") -> Pa
 
     precision: "fp32", "bf16" (rounded to even), "int8" (a scale per output, codes of -127 .. 127), "int16" (the same
         with codes of -32767 .. 32767, and no more than 46300 for the length of 384 of them as a vector) or "bf16x3"
-        (float32 as the sum of two bfloat16, for a CPU with AMX: right to 2^-16 of a product)
+        (float32 as the sum of two bfloat16, for a CPU with AMX: right to 2^-15 of a product)
 
     For int8 the level of this moment counts: where the CPU has no VNNI, bytes are multiplied into int16, and the codes
     of the four inputs that are summed there are kept below 32767 / 200 together. Such weights suit every level.

@@ -1,6 +1,6 @@
-// The tiles of AMX in software, for machines without them: under FASTREC_AMX_MODEL the compiler reads this header before
-// the files that use tiles (-include), and their intrinsics become these functions. They follow the operation sections
-// of Intel's manual (SDM, volume 2); what is a fault there ends the process with a message.
+// The tiles of AMX in software, for machines without them. The module _C_amx_model has this header before the files that
+// use tiles (-include, see CMakeLists.txt), and their intrinsics become these functions. They follow the operation
+// sections of Intel's manual (SDM, volume 2); what is a fault there ends the process with a message.
 #pragma once
 
 #include <immintrin.h>
@@ -36,6 +36,7 @@ static inline void need(bool good, const char* what) {
 // LDTILECFG: all tiles become zero.
 static inline void load_config(const void* from) {
   need(permitted, "LDTILECFG before the process has asked for tiles");
+  need(!state.configured, "LDTILECFG again without TILERELEASE: no fault, but whoever had the tiles has kept them");
   const uint8_t* c = static_cast<const uint8_t*>(from);
   state = State{};
   if (c[0] == 0) return;

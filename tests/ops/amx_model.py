@@ -1,6 +1,8 @@
 """The native module with the tiles of AMX in software (amx_model.h), in the place of the installed one.
 
     PYTHONPATH=tests/ops python -m pytest -p amx_model tests/ops tests/encode
+
+Alone it builds the module and prints its path: amx_model.py [SANITIZERS]
 """
 
 import os
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build" / "amx-model"
+TARGET = "_C_amx_model"
 #: With the tools of the virtual environment.
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
@@ -25,23 +27,31 @@ def missing(levels):
     return "" if {"avx512_vnni", "avx512_bf16"} <= set(levels) else "a CPU without AVX-512 VNNI and BF16"
 
 
-def build():
-    """Path of the module, which is compiled unless it is there."""
+def run(*command):
+    """The output of a command where it fails, else ""."""
+    done = subprocess.run(command, env=os.environ | {"PATH": PATH}, text=True, capture_output=True)
+    return (done.stdout + done.stderr or "failed") if done.returncode else ""
+
+
+def build(sanitizers=""):
+    """Path of the module. Most of its objects are those of the installed one, where that was built in this checkout."""
     import pybind11
 
+    for folder in ROOT.glob(f"build/cp{sys.version_info[0]}{sys.version_info[1]}-*") if not sanitizers else ():
+        if not run("cmake", "--build", folder, "--target", TARGET):
+            return next(folder.glob(f"{TARGET}*.so"))
     options = {
         "CMAKE_BUILD_TYPE": "Release",
-        "FASTREC_AMX_MODEL": "ON",
         "FASTREC_CUDA": "OFF",
+        "FASTREC_SANITIZE": sanitizers,
         "pybind11_DIR": pybind11.get_cmake_dir(),
         "Python_EXECUTABLE": sys.executable,
     }
-    configure = ["cmake", "-S", ROOT, "-B", BUILD, "-G", "Ninja", *(f"-D{k}={v}" for k, v in options.items())]
-    for command in (configure, ["cmake", "--build", BUILD, "--target", "_C"]):
-        done = subprocess.run(command, env=os.environ | {"PATH": PATH}, text=True, capture_output=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = BUILD.glob("_C*.so")
-    return path
+    folder = ROOT / "build" / "-".join(["amx-model", *sanitizers.split(",")]).rstrip("-")
+    error = run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *(f"-D{k}={v}" for k, v in options.items()))
+    error = error or run("cmake", "--build", folder, "--target", TARGET)
+    assert not error, error
+    return next(folder.glob(f"{TARGET}*.so"))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,3 +60,7 @@ def pytest_load_initial_conftests():
     from fuzz_topk import load
 
     load(build())
+
+
+if __name__ == "__main__":
+    print(build(*sys.argv[1:]))
