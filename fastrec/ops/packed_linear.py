@@ -122,7 +122,7 @@ def _word_scales(x: F32) -> F32:
     padded = np.pad(x, ((0, 0), (0, blocks * _BLOCK - x.shape[1]))).reshape(len(x), blocks, _BLOCK)
     lengths = np.sqrt(np.einsum("rbk,rbk->rb", padded, padded, dtype=np.float64)).max(axis=1, initial=0.0)
     scale = np.maximum(lengths / _LENGTH, np.abs(x).max(axis=1, initial=0.0) / _CODES["int16"][0])
-    bits = np.where(scale > 0, scale, 1).astype(np.float32).view(np.uint32)
+    bits = np.where(scale < np.finfo(np.float32).tiny, 1, scale).astype(np.float32).view(np.uint32)
     out: F32 = ((bits + 0xFFF) & ~np.uint32(0xFFF)).view(np.float32)  # up to 12 bits, as the native code has it
     return out
 
@@ -186,7 +186,8 @@ def quantized(x: F32, code_max: int) -> F32:
     """x as int8 sees it: rows of scale * (code - zero), codes of 0 .. code_max."""
     low = np.minimum(x.min(axis=1, initial=0.0), 0)[:, None]
     span = np.maximum(x.max(axis=1, initial=0.0), 0)[:, None] - low
-    scale = np.where(span == 0, np.float32(1), span / np.float32(code_max)).astype(np.float32)
+    scale = span / np.float32(code_max)
+    scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale).astype(np.float32)
     zero = np.rint(-low / scale)
     codes = (np.rint(x * (np.float32(1) / scale)) + zero).clip(0, code_max)
     out: F32 = (scale * (codes - zero)).astype(np.float32)

@@ -1,5 +1,5 @@
-// The tiles of AMX in software, for machines without them. The module _C_amx_model has this header before the files that
-// use tiles (-include, see CMakeLists.txt), and their intrinsics become these functions. They follow the operation
+// The tiles of AMX in software, for machines without them. The module _C_amx_model has this header before the files
+// that use tiles (-include, see CMakeLists.txt), and their intrinsics become these functions. They follow the operation
 // sections of Intel's manual (SDM, volume 2); what is a fault there ends the process with a message.
 #pragma once
 
