@@ -15,7 +15,7 @@
 // such a sum are kept so small (see Linear::code_max) that none is ever reached.
 //
 // kLinearSplit is float32 by AMX: x = high + low in bfloat16, 16 bits together, and x * w = high * high + high * low +
-// low * high, off by 2^-16 of a product. A panel is then [2][steps][64 bytes] and a row of inputs [2][steps][4 bytes].
+// low * high, off by 2^-15 of a product. A panel is then [2][steps][64 bytes] and a row of inputs [2][steps][4 bytes].
 #pragma once
 
 #include <stdint.h>

@@ -70,8 +70,9 @@ static void quantize(const float* x, int64_t rows, int64_t K, int64_t steps, int
       poison = poison.fma(v, Vec::zero());
     }
     const float least = low.smallest(), range = high.largest() - least, top = static_cast<float>(code_max);
-    // Not finite in, not finite out: the scale carries it to all of the row.
-    const float scale = (range == 0.0f ? 1.0f : range / top) + poison.sum();
+    // Not finite in, not finite out: the scale carries it to all of the row. One too small to divide by stands for zeros.
+    const float fine = range / top;
+    const float scale = (fine < 0x1p-126f ? 1.0f : fine) + poison.sum();
     const float zero = __builtin_rintf(-least / scale);
     scales[r] = scale;
     zeros[r] = zero;
@@ -107,7 +108,8 @@ static void to_int16(const float* x, int64_t rows, int64_t K, int64_t steps, int
     const float by_length = (ordinary ? __builtin_sqrtf(longest) : most * 20.0f) / kInt16Length;
     const float by_most = most / kInt16Most;
     // Up to 12 bits, so that the order in which squares are summed decides about no code.
-    float scale = most == 0.0f ? 1.0f : by_length > by_most ? by_length : by_most;
+    float scale = by_length > by_most ? by_length : by_most;
+    if (scale < 0x1p-126f) scale = 1.0f;  // of zeros, or too small to divide by
     uint32_t bits;
     __builtin_memcpy(&bits, &scale, 4);
     bits = (bits + 0xfff) & ~uint32_t{0xfff};

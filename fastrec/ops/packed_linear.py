@@ -67,7 +67,7 @@ def pack_linear(weight: Any, bias: Any = None, *, precision: str = "fp32") -> Pa
 
     precision: "fp32", "bf16" (rounded to even), "int8" (a scale per output, codes of -127 .. 127), "int16" (the same
         with codes of -32767 .. 32767, and no more than 46300 for the length of 384 of them as a vector) or "bf16x3"
-        (float32 as the sum of two bfloat16, for a CPU with AMX: right to 2^-16 of a product)
+        (float32 as the sum of two bfloat16, for a CPU with AMX: right to 2^-15 of a product)
 
     For int8 the level of this moment counts: where the CPU has no VNNI, bytes are multiplied into int16, and the codes
     of the four inputs that are summed there are kept below 32767 / 200 together. Such weights suit every level.
@@ -122,7 +122,7 @@ def _word_scales(x: F32) -> F32:
     padded = np.pad(x, ((0, 0), (0, blocks * _BLOCK - x.shape[1]))).reshape(len(x), blocks, _BLOCK)
     lengths = np.sqrt(np.einsum("rbk,rbk->rb", padded, padded, dtype=np.float64)).max(axis=1, initial=0.0)
     scale = np.maximum(lengths / _LENGTH, np.abs(x).max(axis=1, initial=0.0) / _CODES["int16"][0])
-    bits = np.where(scale > 0, scale, 1).astype(np.float32).view(np.uint32)
+    bits = np.where(scale < np.finfo(np.float32).tiny, 1, scale).astype(np.float32).view(np.uint32)
     out: F32 = ((bits + 0xFFF) & ~np.uint32(0xFFF)).view(np.float32)  # up to 12 bits, as the native code has it
     return out
 
@@ -186,7 +186,8 @@ def quantized(x: F32, code_max: int) -> F32:
     """x as int8 sees it: rows of scale * (code - zero), codes of 0 .. code_max."""
     low = np.minimum(x.min(axis=1, initial=0.0), 0)[:, None]
     span = np.maximum(x.max(axis=1, initial=0.0), 0)[:, None] - low
-    scale = np.where(span == 0, np.float32(1), span / np.float32(code_max)).astype(np.float32)
+    scale = span / np.float32(code_max)
+    scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale).astype(np.float32)
     zero = np.rint(-low / scale)
     codes = (np.rint(x * (np.float32(1) / scale)) + zero).clip(0, code_max)
     out: F32 = (scale * (codes - zero)).astype(np.float32)

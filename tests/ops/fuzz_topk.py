@@ -40,7 +40,7 @@ def case(rng):
     """(queries, items, k, keywords)"""
     from fastrec.ops._cases import lists, matrix
 
-    b = int(rng.choice([0, 1, 2, 3, 9, 20], p=[0.02, 0.3, 0.13, 0.15, 0.2, 0.2]))
+    b = int(rng.choice([0, 1, 2, 3, 9, 20, 40], p=[0.02, 0.3, 0.13, 0.15, 0.2, 0.12, 0.08]))
     # The largest are walked by threads that take one part after the other.
     sizes = [0, 1, 15, 16, 17, rng.integers(1, 100), rng.integers(1, 900), rng.integers(3000, 12000)]
     n = int(rng.choice(sizes, p=[0.02] * 5 + [0.3, 0.55, 0.05]))
@@ -67,12 +67,18 @@ def main():
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--module", help="a native module to test in place of the installed one")
+    parser.add_argument("--level", help="the only level to test")
     args = parser.parse_args()
     if args.module:
         load(args.module)
     from fastrec import _native, ops
 
     levels = _native.module("fuzz").simd_levels()
+    if args.level:
+        if args.level not in levels:
+            print(f"this machine has no level {args.level}, only {', '.join(levels)}")
+            return 2
+        levels = [args.level]
     start = time.time()
     for number in range(args.cases):
         rng = np.random.default_rng([args.seed, number])

@@ -56,6 +56,17 @@ def test_what_is_not_finite_comes_out():
         ops.pack_linear(np.float32([[0, 0], [0, np.nan]]))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int16"])
+def test_denormal_inputs_count_as_zeros_or_themselves(precision):
+    weights = ops.pack_linear(normal(20, 30), normal(20), precision=precision)
+    x = np.zeros((4, 30), np.float32)
+    x[0], x[1, 3], x[2] = 1e-44, -1e-44, np.linspace(-1e-37, 1e-38, 30)
+    for backend in ("cpu", "reference", "torch"):
+        np.testing.assert_array_equal(
+            ops.packed_linear(x, weights, backend=backend), np.tile(weights.bias[:20], (4, 1))
+        )
+
+
 def test_slices_of_a_joint_tensor_are_read_in_place_and_bfloat16_stays():
     qkv = torch.randn(21, 3, 4, 16)
     cu = torch.tensor([0, 5, 21])
