@@ -63,19 +63,23 @@ class Cells:
                 f"[pack_items] {self.screen.dtype} cells of {len(rows)} items do not fit {n} items over {dtype}"
             )
 
-    def native(self, bias: F32 | None, users: int, threads: int) -> tuple[Any, ...]:
-        """The argument of the native module that stands for these cells under a bias [N], or for none where so many
-        users gain less by them than a bias costs that has to be brought into their order."""
+    def under(self, bias: F32 | None, users: int, threads: int) -> tuple[F32, F32] | None:
+        """The bias [N] as ``native`` wants it, or None where so many users gain less by cells than it costs to bring it
+        into their order."""
         if users < _FEW_USERS or (users < _USERS_PER_BIAS and self._known(bias) is None):
-            return NO_CELLS
-        arranged, most = self._arranged(bias, threads)
-        return (*self._fixed(), _native.ptr(arranged, np.float32), _native.ptr(most, np.float32))
+            return None
+        return self._arranged(bias, threads)
+
+    def native(self, arranged: tuple[F32, F32]) -> tuple[Any, ...]:
+        """The argument of the native module that stands for these cells; the caller keeps the biases alive."""
+        return (*self._fixed(), *(_native.ptr(x, np.float32) for x in arranged))
 
     def arrays(self) -> tuple[Any, ...]:
         """The same without a bias, as arrays."""
         coarse = self.coarse.screen
         mine, theirs = ((s.codes, s.scales, s.errors) for s in (self.screen, coarse))
-        return (self.begins, self.order, *mine, self._radii(), *theirs, *coarse.largest, self._length(), *self._arranged(None, 1))
+        numbers = (*coarse.largest, self._length())
+        return (self.begins, self.order, *mine, self._radii(), *theirs, *numbers, *self._arranged(None, 1))
 
     def _radii(self) -> F32:
         radii = self.__dict__.get("_kept_radii")

@@ -232,6 +232,9 @@ def _cpu(problem: Problem, threads: int) -> tuple[F32, I64]:
     n_users = len(s.queries)
     scores = _arrays.empty((n_users, k), np.float32)
     rows = _arrays.empty((n_users, k), np.int64)
+    cells, biases = s.items.cells, None
+    if cells is not None and s.history is None and problem.allow is None:
+        biases = cells.under(s.bias, n_users, threads)
     _native.module("score_topk").score_topk(
         **native_scoring(s),
         k=k,
@@ -242,20 +245,13 @@ def _cpu(problem: Problem, threads: int) -> tuple[F32, I64]:
         init_bound=_native.ptr(s.init_bound, np.float64),
         repeats=1 if s.similarity is None else s.similarity.repeats,
         screen=s.items.screen.native(),
-        cells=_cells(problem, threads),
+        cells=NO_CELLS if cells is None or biases is None else cells.native(biases),
         threads=threads,
         simd=_arrays.simd("score_topk"),
         scores=_native.ptr(scores, np.float32),
         rows=_native.ptr(rows, np.int64),
     )
     return scores, rows
-
-
-def _cells(problem: Problem, threads: int) -> tuple[Any, ...]:
-    s = problem.scoring
-    if s.items.cells is None or s.history is not None or problem.allow is not None:
-        return NO_CELLS
-    return s.items.cells.native(s.bias, len(s.queries), threads)
 
 
 def native_scoring(s: Scoring) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def arrange(items: ops.PackedItems, *, size: int = 256, seed: int = 0) -> ops.Pa
     """The same items with cells of about ``size`` of them, for exact searches of several users at once."""
     rows, dtype = np.asarray(items.rows), items.screen.dtype
     n, dims = rows.shape
+    if n < 2 or dims == 0:
+        return items
     count = int(min(max(n // size, 1), _MOST))
     sample = rows[np.sort(np.random.default_rng(seed).permutation(n)[: _PER_CELL * count])]
     cell = nearest(rows, ops.pack_items(train(sample, count, seed, _FEW_ROUNDS), dtype="int8"))

@@ -33,6 +33,10 @@ def vectors(rng, n, d, kind):
         x *= 1e-39
     elif kind == "sparse":
         x *= rng.random((n, d)) < 0.2
+    elif kind == "clusters" and n:
+        size = max(n // int(rng.integers(5, 40)), 1)
+        x = np.repeat(x[: -(-n // size)], size, axis=0)[:n] + x * 10.0 ** -rng.uniform(0.3, 3)
+        x = x[rng.permutation(n)]
     return x.astype(np.float32)
 
 
@@ -45,8 +49,8 @@ def case(rng):
     sizes = [0, 1, 15, 16, 17, rng.integers(1, 100), rng.integers(1, 900), rng.integers(3000, 12000)]
     n = int(rng.choice(sizes, p=[0.02] * 5 + [0.3, 0.55, 0.05]))
     d = int(rng.choice([0, 1, 3, 4, 8, rng.integers(1, 24), rng.integers(1, 130)], p=[0.03] * 5 + [0.45, 0.4]))
-    kinds = ["normal", "integers", "magnitudes", "near ties", "denormal", "sparse"]
-    kind = rng.choice(kinds, p=[0.25, 0.25, 0.15, 0.15, 0.05, 0.15])
+    kinds = ["normal", "integers", "magnitudes", "near ties", "denormal", "sparse", "clusters"]
+    kind = rng.choice(kinds, p=[0.2, 0.2, 0.1, 0.1, 0.05, 0.1, 0.25])
     query_kind = kind if kind in ("integers", "normal") else rng.choice(["normal", "magnitudes"])
     bias = vectors(rng, n, 1, rng.choice(["normal", "integers", "magnitudes"]))[:, 0]
     bias[rng.random(n) < 0.2] = -np.inf
@@ -59,7 +63,15 @@ def case(rng):
     }
     kwargs = {name: value for name, value in every.items() if rng.random() < 0.4}
     k = int(rng.choice([1, 2, 10, 100, n + 3]))
-    return vectors(rng, b, d, query_kind), vectors(rng, n, d, kind), k, kwargs
+    queries, items = vectors(rng, b, d, query_kind), vectors(rng, n, d, kind)
+    if kind == "clusters" and n and b:
+        queries += items[rng.integers(0, n, b)]
+        queries[rng.random(b) < 0.1] = 0
+        if n > 64:
+            k = min(k, n // 64)  # as few as cells are for
+            kwargs.pop("sparse", None)
+            kwargs.pop("allow", None)
+    return queries, items, k, kwargs
 
 
 def main():
@@ -72,6 +84,7 @@ def main():
     if args.module:
         load(args.module)
     from fastrec import _native, ops
+    from fastrec.retrieve import cells
 
     levels = _native.module("fuzz").simd_levels()
     if args.level:
@@ -86,6 +99,8 @@ def main():
         other = "reference" if number % 50 == 0 else "numba"
         want = ops.score_topk(q, v, k, backend=other, **kwargs)
         packed = [ops.pack_items(v, dtype=dtype) for dtype in ("bfloat16", "int8")]
+        size = int(rng.choice([2, 7, 20, 60]))
+        packed += [cells.arrange(items, size=size) for items in packed if len(v) > 64]
         for level in ["", *levels]:  # with none forced plain arguments take the short way
             os.environ["FASTREC_SIMD"] = level
             backend = "cpu" if level else "auto"
