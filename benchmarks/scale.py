@@ -4,9 +4,10 @@
     python benchmarks/scale.py --items 10000000 --json FILE
 
 Generated data: unit vectors around centres whose sizes follow Zipf's law (exponent 1), users near a centre that they
-like, a bias by Zipf's law, 100 seen items a user. Timings are medians over the rounds, exact and approximate in turns;
-the limit is the read bandwidth of the machine for the codes of the catalogue, measured just before and after. The last
-line says which target was missed; exit 1 then.
+like, a bias by Zipf's law, 100 seen items a user. Several users are searched by cells where these pay
+(fastrec/retrieve/cells.py), one user by a plain walk. Timings are medians over the rounds, exact and approximate in
+turns; the limit is the read bandwidth of the machine for the codes of the catalogue, measured just before and after.
+The last line says which target was missed; exit 1 then.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import numpy as np
 
 from fastrec import _native, config, fuse, ops
 from fastrec.ops.pack_items import aligned
-from fastrec.retrieve import approximate, exact
+from fastrec.retrieve import approximate, cells, exact
 from fastrec.types import BiasSource, Csr, DenseSource, Features, Queries
 
 USERS = 256
@@ -79,13 +80,17 @@ def main() -> int:
     index = approximate.build(features, queries)
     print(f"built in {time.perf_counter() - start:.0f} s: {index.note}", flush=True)
     row: dict[str, Any] = {"items": n, "dims": dims, "build_s": time.perf_counter() - start, "index": index.note}
+    start = time.perf_counter()
+    arranged = cells.with_cells(features, queries)
+    row["cells_s"], row["cells"] = time.perf_counter() - start, arranged is not features
+    print(f"cells in {row['cells_s']:.0f} s: {'kept' if row['cells'] else 'no help'}", flush=True)
     one, many = [np.array([u]) for u in range(USERS)], np.arange(64)
     bias = features.bias.copy()
     bias[np.random.default_rng(1).random(n) > 0.01] = -np.inf
 
     def calls(users: Any, which: Any, **filters: Any) -> Callable[[], Any]:
         head = () if which is exact else (index,)
-        return lambda: which.search(features, *head, queries.take(users), 10, seen=seen.take(users), **filters)
+        return lambda: which.search(arranged, *head, queries.take(users), 10, seen=seen.take(users), **filters)
 
     times: dict[str, list[float]] = {}
     limits = []
@@ -93,6 +98,8 @@ def main() -> int:
         before = bandwidth(probe)
         times.setdefault("exact B=64", []).append(seconds(calls(many, exact)))
         limits.append(max(before, bandwidth(probe)))
+        plain = seconds(lambda: exact.search(features, queries.take(many), 10, seen=seen.take(many)))
+        times.setdefault("exact B=64 without cells", []).append(plain)
         for name, which, filters in (
             ("exact B=1", exact, {}),
             ("faiss B=1", approximate, {}),

@@ -58,6 +58,7 @@ def fitted(
     report = pipeline.with_notes(report, models, s.weights)
     popular = pipeline.popularity(sources, cleaned.interactions)
     last, report = _last_stage(s, catalog, past, popular, report)
+    features = pipeline.with_cells(features, cleaned.interactions, s.seed)
     if s.backend == retrieve.FAISS:
         features, report = pipeline.with_index(features, report, cleaned.interactions, s.seed)
     return State(

@@ -113,6 +113,7 @@ def _contents(
                     titles[f"links.{part}"] = pa.table({"name": pa.array(getattr(links, part), pa.large_string())})
     if state.features.cold is not None:
         arrays["cold.rows"] = state.features.cold.rows
+    arrays |= _cells_arrays(state.features.items.cells)
     if state.features.index is not None:
         arrays |= {"index.data": state.features.index.to_bytes(), "index.bias": state.features.index.bias}
     for name, covariance in state.features.covariances.items():
@@ -270,6 +271,7 @@ def _state(config: dict[str, Any], arrays: artifact.Arrays, tables: dict[str, An
             arrays["features.rows"],
             ops.Screen(config["screen"], *(arrays[f"features.{part}"] for part in _SCREEN)),
             config["max_norm"],
+            _cells(config["screen"], arrays),
         ),
         similarity=fuse.stack_similarities(kept, n),
         bias=arrays["features.bias"],
@@ -352,3 +354,18 @@ def _index(config: dict[str, Any], arrays: artifact.Arrays) -> Index | None:
         return None
     probes, recall = config["index"]
     return Index.from_bytes(arrays["index.data"], probes, recall, arrays["index.bias"])
+
+
+def _cells_arrays(cells: ops.Cells | None) -> artifact.Arrays:
+    if cells is None:
+        return {}
+    arrays: artifact.Arrays = {f"cells.{part}": getattr(cells.screen, part) for part in _SCREEN}
+    return arrays | {"cells.begins": cells.begins, "cells.order": cells.order, "cells.coarse": cells.coarse.rows}
+
+
+def _cells(dtype: str, arrays: artifact.Arrays) -> ops.Cells | None:
+    if "cells.begins" not in arrays:
+        return None
+    screen = ops.Screen(dtype, *(arrays[f"cells.{part}"] for part in _SCREEN))
+    coarse = ops.pack_items(arrays["cells.coarse"], dtype=dtype)
+    return ops.Cells(arrays["cells.begins"], arrays["cells.order"], screen, coarse)

@@ -228,11 +228,24 @@ def with_notes(report: Report, models: Sequence[Model], weights: Weights) -> Rep
 
 def with_index(features: Features, report: Report, interactions: Interactions, seed: int) -> tuple[Features, Report]:
     """The space with an index of FAISS, its recall measured on a sample of users, and the report that says so."""
-    busy = np.flatnonzero(np.diff(interactions.indptr) > 0)
-    chosen = np.random.default_rng(seed).permutation(busy)[: retrieve.approximate.SAMPLE]
-    index = retrieve.approximate.build(features, fuse.queries(features, interactions.take(np.sort(chosen))), seed=seed)
+    sample = fuse.queries(features, _some(interactions, seed))
+    index = retrieve.approximate.build(features, sample, seed=seed)
     notes = (*report.notes, index.note)
     return dataclasses.replace(features, index=index), dataclasses.replace(report, notes=notes)
+
+
+def with_cells(features: Features, interactions: Interactions, seed: int) -> Features:
+    """The space with cells where they pay for a sample of users, see ``retrieve.cells``."""
+    if not retrieve.cells.fit(features):
+        return features
+    return retrieve.cells.with_cells(features, fuse.queries(features, _some(interactions, seed)), seed=seed)
+
+
+def _some(interactions: Interactions, seed: int) -> Interactions:
+    """Some histories that are not empty."""
+    busy = np.flatnonzero(np.diff(interactions.indptr) > 0)
+    chosen = np.random.default_rng(seed).permutation(busy)[: retrieve.approximate.SAMPLE]
+    return interactions.take(np.sort(chosen))
 
 
 def top_k(

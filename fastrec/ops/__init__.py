@@ -1,7 +1,7 @@
 """The operators of FastRec, callable by themselves; ``CATALOGUE`` is what ``fastrec doctor`` prints."""
 
-from fastrec.ops._op import REGISTRY as CATALOGUE
 from fastrec.ops._cells import Cells
+from fastrec.ops._op import REGISTRY as CATALOGUE
 from fastrec.ops._screen import Screen
 from fastrec.ops.add_layer_norm import add_layer_norm
 from fastrec.ops.attention_varlen import attention_varlen

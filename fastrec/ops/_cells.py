@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LANES = 16
 _MOST_PLACES = 2**31 - 1 - 16 * _LANES  # places are int32
-#: Users of a call below which the plain walk is as good, and that a bias is worth arranging for that no call had before.
+#: Users of a call below which the plain walk is as good, and from which a bias is arranged that no call had before.
 _FEW_USERS, _USERS_PER_BIAS = 3, 24
 #: What the native module takes for no cells.
 NO_CELLS = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0)
@@ -36,7 +36,7 @@ class Cells:
     begins: int64 [C + 1], the panels of every cell
     order: int32 [P, 16]: the row of the item at every place, -1 where a cell has no more
     screen: of the items in that order
-    coarse: the middle of every cell and the largest distance from it, packed items [C, D + 1] with a screen of that kind
+    coarse: the middle of every cell and the largest distance from it, packed items [C, D + 1], its screen of that kind
     """
 
     begins: I64

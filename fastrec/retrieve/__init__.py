@@ -1,7 +1,7 @@
 """Retrieval: Features and Queries -> Candidates."""
 
 from fastrec.errors import BackendUnavailable
-from fastrec.retrieve import approximate, exact
+from fastrec.retrieve import approximate, cells, exact
 from fastrec.retrieve.approximate import Index
 from fastrec.retrieve.exact import scores
 from fastrec.types import F32, Candidates, Csr, Features, Queries
@@ -36,4 +36,4 @@ def check(backend: str) -> None:
         raise BackendUnavailable("retrieve", FAISS, *gap)
 
 
-__all__ = ["FAISS", "Index", "approximate", "check", "exact", "scores", "search"]
+__all__ = ["FAISS", "Index", "approximate", "cells", "check", "exact", "scores", "search"]

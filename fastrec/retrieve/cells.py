@@ -1,24 +1,41 @@
-"""Cells of an index: spherical k-means (Dhillon and Modha 2001), with score_topk to find the nearest centroid.
+"""Cells of an index and of a catalogue: spherical k-means (Dhillon and Modha 2001), with score_topk to find the nearest
+centroid.
 
 That search is exact, and several times as fast as a product in float32; groups of centroids and k-means in two levels
 were faster still, but cut through clusters, so that many more cells had to be looked at. All of it is deterministic.
 
-Shape legend: N vectors, D dimensions, C cells.
+A catalogue with cells is searched exactly, and faster for many users, where its items lie in clusters.
+
+Shape legend: N vectors, D dimensions, C cells, P panels of 16 places.
 """
+
+import dataclasses
 
 import numpy as np
 
 from fastrec import ops
-from fastrec.types import F32, I64, Csr
+from fastrec.retrieve import exact
+from fastrec.types import F32, I64, Csr, Features, Queries
 
 _ROUNDS = 8
-#: Cells of an arranged catalogue, and what they are trained with: more of it makes them little better.
-_MOST, _PER_CELL, _FEW_ROUNDS = 1 << 14, 24, 4
+#: Cells of a catalogue, their items, and what they are trained with: more of it makes them little better.
+_MOST, _SIZE, _PER_CELL, _FEW_ROUNDS = 1 << 14, 256, 24, 4
+#: Numbers in the items from which cells are tried, users and results for it, and the share of the items that may stand
+#: in cells that have to be looked into: with more a plain walk is no slower.
+LEAST_NUMBERS, _USERS, _RESULTS, _LEFT = 1 << 27, 64, 10, 0.2
+_AT_ONCE = 256
+#: Lengths of items beyond which squares of distances might leave float32.
+_LONGEST = 1e15
 
 
-def nearest(vectors: F32, centroids: "F32 | ops.PackedItems") -> I64:
-    """int64 [N]: for each vector [N, D] the centroid [C, D] with the largest inner product."""
-    rows: I64 = ops.score_topk(vectors, centroids, 1)[1][:, 0]
+def nearest(vectors: F32, centroids: "F32 | ops.PackedItems", *, by_distance: bool = False) -> I64:
+    """int64 [N]: for each vector [N, D] the centroid [C, D] with the largest inner product, or the closest one."""
+    bias = None
+    if by_distance:
+        packed = centroids if isinstance(centroids, ops.PackedItems) else ops.pack_items(centroids)
+        centroids, c = packed, packed.rows
+        bias = (-0.5 * np.einsum("ij,ij->i", c, c, dtype=np.float64)).astype(np.float32)
+    rows: I64 = ops.score_topk(vectors, centroids, 1, bias=bias)[1][:, 0]
     return rows
 
 
@@ -30,13 +47,17 @@ def means(values: F32, cell: I64, count: int) -> F32:
     return out
 
 
-def train(sample: F32, count: int, seed: int, rounds: int = _ROUNDS) -> F32:
-    """``count`` centroids of length 1 (or 0, for zeros), float32 [C, D], from a sample [N, D] with N >= C >= 1."""
+def train(sample: F32, count: int, seed: int, rounds: int = _ROUNDS, *, by_distance: bool = False) -> F32:
+    """``count`` centroids, float32 [C, D], from a sample [N, D] with N >= C >= 1.
+
+    Of length 1 (or 0, for zeros), for the largest inner product; by_distance: the means of what is closest to them.
+    """
     rng = np.random.default_rng(seed)
-    # A longer centroid than the others would draw all vectors to it.
-    centroids = _of_length_1(sample[np.sort(rng.permutation(len(sample))[:count])])
+    # A longer centroid than the others would draw all vectors to it, where distances do not hold it back.
+    made = np.asarray if by_distance else _of_length_1
+    centroids = made(sample[np.sort(rng.permutation(len(sample))[:count])])
     for _ in range(rounds):
-        cell = nearest(sample, ops.pack_items(centroids, dtype="int8"))
+        cell = nearest(sample, ops.pack_items(centroids, dtype="int8"), by_distance=by_distance)
         sizes = np.bincount(cell, minlength=count)
         # A cell that nobody is nearest to takes a vector of one of the largest.
         empty = np.flatnonzero(sizes == 0)
@@ -44,8 +65,8 @@ def train(sample: F32, count: int, seed: int, rounds: int = _ROUNDS) -> F32:
         order = np.argsort(cell, kind="stable")
         starts = np.concatenate([[0], np.cumsum(sizes)])
         members = Csr(starts, order.astype(np.int32), len(sample), np.ones(len(sample), np.float32))
-        centroids = ops.segment_mean(sample, members, normalize=True)
-        centroids[empty] = _of_length_1(sample[order[starts[largest] + sizes[largest] // 2]])
+        centroids = ops.segment_mean(sample, members, normalize=not by_distance)
+        centroids[empty] = made(sample[order[starts[largest] + sizes[largest] // 2]])
     return centroids
 
 
@@ -55,37 +76,77 @@ def _of_length_1(vectors: F32) -> F32:
     return out
 
 
-def arrange(items: ops.PackedItems, *, size: int = 256, seed: int = 0) -> ops.PackedItems:
-    """The same items with cells of about ``size`` of them, for exact searches of several users at once."""
-    rows, dtype = np.asarray(items.rows), items.screen.dtype
+def fit(features: Features) -> bool:
+    """Whether cells may pay: for many numbers, and where no similarity is added to the scores, of which they know
+    nothing."""
+    return features.items.rows.size >= LEAST_NUMBERS and features.similarity is None
+
+
+def with_cells(features: Features, sample: Queries, *, seed: int = 0) -> Features:
+    """The same space with cells of its items, where these spare a sample of users most of the items."""
+    items = features.items
+    if not len(sample.vectors):
+        return features
+    few = sample.take(np.arange(min(_USERS, len(sample.vectors))))
+    arranged = arrange(items, seed=seed)
+    if arranged.cells is None:
+        return features
+    found = exact.search(features, few, min(_RESULTS, items.n_items)).scores[:, -1]
+    left = _left(arranged.cells, few.vectors, features.bias, found)
+    return dataclasses.replace(features, items=arranged) if left <= _LEFT else features
+
+
+def _left(cells: ops.Cells, queries: F32, bias: F32, least: F32) -> float:
+    """The share of the items in cells that may have a score of ``least`` [B] for queries [B, D], by their bounds."""
+    count = len(cells.begins) - 1
+    owner = np.repeat(np.arange(count), np.diff(cells.begins) * 16)
+    rows = cells.order.reshape(-1)
+    largest = np.full(count, -np.inf, np.float32)
+    np.maximum.at(largest, owner[rows >= 0], bias[rows[rows >= 0]])
+    lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries))[:, None]
+    bounds = np.hstack([queries, lengths]) @ cells.coarse.rows.T + largest
+    return float(((bounds > least[:, None]) @ np.diff(cells.begins)).sum() / (len(queries) * cells.begins[-1]))
+
+
+def arrange(items: ops.PackedItems, *, size: int = _SIZE, seed: int = 0) -> ops.PackedItems:
+    """The same items with cells of about ``size`` of them; as they are where there is nothing to arrange."""
+    rows = np.asarray(items.rows)
     n, dims = rows.shape
-    if n < 2 or dims == 0:
+    if n < 2 or dims == 0 or items.max_norm > _LONGEST:
         return items
     count = int(min(max(n // size, 1), _MOST))
     sample = rows[np.sort(np.random.default_rng(seed).permutation(n)[: _PER_CELL * count])]
-    cell = nearest(rows, ops.pack_items(train(sample, count, seed, _FEW_ROUNDS), dtype="int8"))
+    centroids = train(sample, count, seed, _FEW_ROUNDS, by_distance=True)
+    cell = nearest(rows, ops.pack_items(centroids, dtype="int8"), by_distance=True)
     sizes = np.bincount(cell, minlength=count)
     begins = np.concatenate([[0], np.cumsum(-(-sizes // 16))]).astype(np.int64)
-    order = np.full(int(begins[-1]) * 16, -1, np.int32)
-    by_cell = np.argsort(cell, kind="stable").astype(np.int32)
     starts = np.cumsum(sizes) - sizes
-    order[np.arange(n) + np.repeat(begins[:-1] * 16 - starts, sizes)] = by_cell
+    order = np.full(int(begins[-1]) * 16, -1, np.int32)
+    order[np.arange(n) + np.repeat(begins[:-1] * 16 - starts, sizes)] = np.argsort(cell, kind="stable")
     arranged = np.zeros((len(order), dims), np.float32)
-    middles, radius = np.zeros((count, dims + 1), np.float32), np.zeros(count)
-    for c in range(0, count, 256):
-        part = slice(int(begins[c]) * 16, int(begins[min(c + 256, count)]) * 16)
-        here = order[part]
-        there = np.flatnonzero(here >= 0)
-        vectors = rows[here[there]]
+    middles = np.zeros((count, dims + 1), np.float32)
+    for first in range(0, count, _AT_ONCE):
+        last = min(first + _AT_ONCE, count)
+        part = slice(int(begins[first]) * 16, int(begins[last]) * 16)
+        there = order[part] >= 0
+        vectors = rows[order[part][there]]
         arranged[part][there] = vectors
-        owner = np.repeat(np.arange(c, min(c + 256, count)), sizes[c : c + 256]) - c
-        held = np.flatnonzero(sizes[c : c + 256])
-        first = (starts[c : c + 256] - starts[c])[held]
-        middle = np.add.reduceat(vectors, first, axis=0, dtype=np.float64) / sizes[c : c + 256][held][:, None]
-        middles[c + held, :dims] = middle
-        off = vectors.astype(np.float64) - middles[c + owner, :dims]
-        radius[c + held] = np.maximum.reduceat(np.sqrt((off**2).sum(axis=1)), first)
-    middles[:, dims] = np.nextafter((radius * (1 + 1e-6)).astype(np.float32), np.float32(np.inf))
-    screen = ops.pack_items(arranged, dtype=dtype).screen
-    found = ops.Cells(begins, order.reshape(-1, 16), screen, ops.pack_items(middles, dtype=dtype))
-    return ops.PackedItems(items.rows, items.screen, items.max_norm, found)
+        middles[first:last] = _middles(vectors, sizes[first:last])
+    screen = ops.pack_items(arranged, dtype=items.screen.dtype).screen
+    coarse = ops.pack_items(middles, dtype=items.screen.dtype)
+    cells = ops.Cells(begins, order.reshape(-1, 16), screen, coarse)
+    return ops.PackedItems(items.rows, items.screen, items.max_norm, cells)
+
+
+def _middles(vectors: F32, sizes: I64) -> F32:
+    """float32 [C, D + 1]: the middle of every cell, and at least the largest distance from it; the vectors of a cell
+    stand behind one another."""
+    out = np.zeros((len(sizes), vectors.shape[1] + 1), np.float32)
+    held = np.flatnonzero(sizes)
+    if len(held):
+        first = (np.cumsum(sizes) - sizes)[held]
+        out[held, :-1] = np.add.reduceat(vectors, first, axis=0, dtype=np.float64) / sizes[held, None]
+        off = vectors.astype(np.float64) - np.repeat(out[held, :-1], sizes[held], axis=0)
+        radius = np.maximum.reduceat(np.sqrt(np.einsum("ij,ij->i", off, off)), first)
+        out[held, -1] = np.nextafter((radius * (1 + 1e-6)).astype(np.float32), np.float32(np.inf))
+    return out
