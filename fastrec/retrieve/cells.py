@@ -14,6 +14,7 @@ import dataclasses
 import numpy as np
 
 from fastrec import ops
+from fastrec.ops.pack_items import aligned
 from fastrec.retrieve import exact
 from fastrec.types import F32, I64, Csr, Features, Queries
 
@@ -123,18 +124,22 @@ def arrange(items: ops.PackedItems, *, size: int = _SIZE, seed: int = 0) -> ops.
     starts = np.cumsum(sizes) - sizes
     order = np.full(int(begins[-1]) * 16, -1, np.int32)
     order[np.arange(n) + np.repeat(begins[:-1] * 16 - starts, sizes)] = np.argsort(cell, kind="stable")
-    arranged = np.zeros((len(order), dims), np.float32)
     middles = np.zeros((count, dims + 1), np.float32)
-    for first in range(0, count, _AT_ONCE):
+    whole = items.screen
+    codes = aligned((len(order) // 16, *whole.codes.shape[1:]), whole.codes.dtype.type)
+    scales, errors = aligned((len(codes), 16)), aligned((len(codes), 2))
+    for first in range(0, count, _AT_ONCE):  # some at a time, or the items would stand in memory once more
         last = min(first + _AT_ONCE, count)
-        part = slice(int(begins[first]) * 16, int(begins[last]) * 16)
-        there = order[part] >= 0
-        vectors = rows[order[part][there]]
-        arranged[part][there] = vectors
+        panels = slice(int(begins[first]), int(begins[last]))
+        here = order[panels.start * 16 : panels.stop * 16]
+        vectors = rows[here[here >= 0]]
+        arranged = np.zeros((len(here), dims), np.float32)
+        arranged[here >= 0] = vectors
+        part = ops.pack_items(arranged, dtype=whole.dtype).screen
+        codes[panels], scales[panels], errors[panels] = part.codes, part.scales, part.errors
         middles[first:last] = _middles(vectors, sizes[first:last])
-    screen = ops.pack_items(arranged, dtype=items.screen.dtype).screen
-    coarse = ops.pack_items(middles, dtype=items.screen.dtype)
-    cells = ops.Cells(begins, order.reshape(-1, 16), screen, coarse)
+    screen = ops.Screen(whole.dtype, codes, scales, errors)
+    cells = ops.Cells(begins, order.reshape(-1, 16), screen, ops.pack_items(middles, dtype=whole.dtype))
     return ops.PackedItems(items.rows, items.screen, items.max_norm, cells)
 
 
