@@ -47,6 +47,7 @@ class Cells:
     def __post_init__(self) -> None:
         count = len(self.order)
         fits = self.begins.dtype == np.int64 and self.begins.ndim == 1 and len(self.begins) > 1
+        fits = fits and self.begins.flags.c_contiguous
         fits = fits and self.begins[0] == 0 and self.begins[-1] == count and bool((np.diff(self.begins) >= 0).all())
         fits = fits and self.order.dtype == np.int32 and self.order.shape == (count, _LANES)
         fits = fits and self.order.flags.c_contiguous and len(self.screen.codes) == count
@@ -57,7 +58,11 @@ class Cells:
     def check(self, n: int, dims: int, dtype: str) -> None:
         """Raises DataError where these are not the cells of n items over a screen of that dtype."""
         rows = self.order[self.order >= 0]
-        fits = len(rows) == n and (n == 0 or int(rows.max()) == n - 1)
+        here = np.zeros(n, bool)  # every item once: no other would be found, or one twice
+        fits = len(rows) == n and (n == 0 or int(rows.max()) < n)
+        if fits:
+            here[rows] = True
+        fits = fits and bool(here.all()) and self.screen.codes.shape[1] == -(-dims // KINDS[self.screen.dtype][1])
         if not fits or self.coarse.dims != dims + 1 or {self.screen.dtype, self.coarse.screen.dtype} != {dtype}:
             raise DataError(
                 f"[pack_items] {self.screen.dtype} cells of {len(rows)} items do not fit {n} items over {dtype}"

@@ -1,8 +1,10 @@
 """Cells spare items only where their bounds prove it: cases that use the bounds up, and cells that are wrong."""
 
 import numpy as np
+import pytest
 
 from fastrec import ops
+from fastrec.errors import DataError
 
 
 def frozen(x):
@@ -54,3 +56,21 @@ def test_panels_of_cells_have_errors_of_their_own(level):
     middles = np.zeros((2, dims), np.float32)
     middles[0, -1] = 1000
     agree(q, cells_of(v, level.split("-")[1], groups, middles), 2, bias=frozen(bias))
+
+
+def test_wrong_cells():
+    rng = np.random.default_rng(0)
+    v = rng.standard_normal((64, 6)).astype(np.float32)
+    good = cells_of(v, "int8", [np.arange(20), np.arange(20, 64)])
+    order = good.cells.order.copy()
+    order[0, 0] = 1  # twice, and 0 never
+    with pytest.raises(DataError, match="cells of 64 items do not fit 64 items"):
+        packed = ops.Cells(good.cells.begins, order, good.cells.screen, good.cells.coarse)
+        ops.PackedItems(good.rows, good.screen, good.max_norm, packed)
+    narrow = ops.pack_items(np.ones((80, 2), np.float32), dtype="int8").screen  # would be read beyond its end
+    with pytest.raises(DataError, match="do not fit"):
+        packed = ops.Cells(good.cells.begins, good.cells.order, narrow, good.cells.coarse)
+        ops.PackedItems(good.rows, good.screen, good.max_norm, packed)
+    every_other = np.repeat(good.cells.begins, 2)[::2]
+    with pytest.raises(DataError, match="do not fit"):
+        ops.Cells(every_other, good.cells.order, good.cells.screen, good.cells.coarse)
