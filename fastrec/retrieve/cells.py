@@ -14,6 +14,8 @@ from fastrec.types import F32, I64, Csr
 _ROUNDS = 8
 #: Cells of an arranged catalogue, and what they are trained with: more of it makes them little better.
 _MOST, _PER_CELL, _FEW_ROUNDS = 1 << 14, 24, 4
+#: Distances between longer ones might be beyond float32.
+_LONGEST = 1e37
 
 
 def nearest(vectors: F32, centroids: "F32 | ops.PackedItems") -> I64:
@@ -59,7 +61,7 @@ def arrange(items: ops.PackedItems, *, size: int = 256, seed: int = 0) -> ops.Pa
     """The same items with cells of about ``size`` of them, for exact searches of several users at once."""
     rows, dtype = np.asarray(items.rows), items.screen.dtype
     n, dims = rows.shape
-    if n < 2 or dims == 0:
+    if n < 2 or dims == 0 or items.max_norm > _LONGEST:
         return items
     count = int(min(max(n // size, 1), _MOST))
     sample = rows[np.sort(np.random.default_rng(seed).permutation(n)[: _PER_CELL * count])]

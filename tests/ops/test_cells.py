@@ -5,6 +5,7 @@ import pytest
 
 from fastrec import ops
 from fastrec.errors import DataError
+from fastrec.retrieve import cells
 
 
 def frozen(x):
@@ -74,3 +75,17 @@ def test_wrong_cells():
     every_other = np.repeat(good.cells.begins, 2)[::2]
     with pytest.raises(DataError, match="do not fit"):
         ops.Cells(every_other, good.cells.order, good.cells.screen, good.cells.coarse)
+
+
+@pytest.mark.parametrize("size", [1, 3, 256])
+def test_arranging_odd_catalogues(size):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((700, 3)).astype(np.float32)
+    odd = [x[:2], x[:1], x[:5, :1], np.tile(x[:1], (700, 1)), np.zeros((700, 3), np.float32), x * np.float32(1e-42)]
+    odd += [x * np.float32(1e37), np.float32([[2.9e38]] * 30 + [[-2.9e38]] * 5)]
+    for v in odd:
+        scale = np.abs(v).max(initial=0)
+        q = np.ones((24, v.shape[1]), np.float32) / np.float32(max(scale, 1))
+        q[::5] = 0
+        for dtype in ("bfloat16", "int8"):
+            agree(q, cells.arrange(ops.pack_items(v, dtype=dtype), size=size), max(len(v) // 64, 1))
