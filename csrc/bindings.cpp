@@ -26,9 +26,10 @@ using CsrAddress = std::tuple<Address, Address, Address>;  // indptr, rows, valu
 // ScreenKind, codes, scales, errors, largest error, largest reach
 using ScreenAddress = std::tuple<int, Address, Address, Address, double, double>;
 
-// cells, begins, order, codes, scales, errors, radii; those of the coarse screen; its error, reach and length; bias, most bias
+// cells, begins, order, codes, scales, errors, radii; those of the coarse screen; error and reach of the two; length; bias,
+// most bias
 using CellsAddress = std::tuple<int64_t, Address, Address, Address, Address, Address, Address, Address, Address, Address, double,
-                                double, double, Address, Address>;
+                                double, double, double, double, Address, Address>;
 
 template <typename T>
 T* at(Address address) {
@@ -44,13 +45,13 @@ Csr csr(const CsrAddress& a) {
 }
 
 fastrec::Cells cells_at(const CellsAddress& a) {
-  const auto [n, begins, order, codes, scales, errors, radii, coarse, coarse_scales, coarse_errors, error, reach, length, bias,
-              most] = a;
+  const auto [n, begins, order, codes, scales, errors, radii, coarse, coarse_scales, coarse_errors, error, reach, coarse_error,
+              coarse_reach, length, bias, most] = a;
   const int64_t panels = n > 0 ? at<const int64_t>(begins)[n] : 0;
   return {n, at<const int64_t>(begins), at<const int32_t>(order),
-          {at<const void>(codes), at<const float>(scales), at<const float>(errors), panels}, at<const float>(radii),
+          {at<const void>(codes), at<const float>(scales), at<const float>(errors), panels}, error, reach, at<const float>(radii),
           {at<const void>(coarse), at<const float>(coarse_scales), at<const float>(coarse_errors), (n + 15) / 16},
-          error, reach, length, at<const float>(bias), at<const float>(most)};
+          coarse_error, coarse_reach, length, at<const float>(bias), at<const float>(most)};
 }
 
 fastrec::Scoring scoring(Address queries, Address items, int64_t B, int64_t N, int64_t D, Address bias,

@@ -58,14 +58,14 @@ class Items {
   // Cells of the items and, for calls without a bias, what arrange_bias makes of none.
   void set_cells(py::array begins, py::array order, py::array codes, py::array scales, py::array errors,
                  py::array radii, py::array coarse_codes, py::array coarse_scales, py::array coarse_errors, double error, double reach,
-                 double length, py::array bias, py::array most_bias) {
+                 double coarse_error, double coarse_reach, double length, py::array bias, py::array most_bias) {
     const int64_t n = begins.shape(0) - 1;
     const auto* first = static_cast<const int64_t*>(begins.data());
     const auto floats = [](const py::array& x) { return static_cast<const float*>(x.data()); };
     cells_ = {n, first, static_cast<const int32_t*>(order.data()),
-              {codes.data(), floats(scales), floats(errors), first[n]}, floats(radii),
+              {codes.data(), floats(scales), floats(errors), first[n]}, error, reach, floats(radii),
               {coarse_codes.data(), floats(coarse_scales), floats(coarse_errors), (n + 15) / 16},
-              error, reach, length, floats(bias), floats(most_bias)};
+              coarse_error, coarse_reach, length, floats(bias), floats(most_bias)};
     held_ = {begins, order, codes, scales, errors, radii, coarse_codes, coarse_scales, coarse_errors, bias, most_bias};
   }
 

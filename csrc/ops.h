@@ -73,9 +73,10 @@ struct Cells {
   const int64_t* begins = nullptr;  // [n + 1], panels
   const int32_t* order = nullptr;   // [panels, 16], the row at every place, -1 where a cell has no more
   Screen screen{};                  // of the items in that order, of the same kind
+  double error = 0.0, reach = 0.0;  // as screen_error and screen_reach below; other panels have others
   const float* radii = nullptr;     // [n], the largest distance of an item from the middle of its cell
   Screen coarse{};                  // of items [n, D + 1]: the middle of a cell and its radius
-  double coarse_error = 0.0, coarse_reach = 0.0;  // as screen_error and screen_reach below
+  double coarse_error = 0.0, coarse_reach = 0.0;  // the same
   double coarse_length = 0.0;       // at least the length of every one
   const float* bias = nullptr;      // [panels, 16], -inf where there is no item
   const float* most_bias = nullptr;  // [n]

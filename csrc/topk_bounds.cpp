@@ -101,6 +101,8 @@ Bound bound_of(const TopkArgs& a, ScreenKind kind, int64_t u, const Walk& walk, 
 }
 
 bool screen_holds(const TopkArgs& a) {
+  // Of items longer than float32 reaches a zero query would have 0 times infinity, which is no number.
+  if (!(a.screen_error + a.screen_reach < 1e38)) return false;
   const double root = std::sqrt(static_cast<double>(a.s.D));
   for (int64_t u = 0; u < a.s.B; ++u) {
     if (a.dense_bound[u] == 0.0) continue;

@@ -217,13 +217,15 @@ void walk_open(const TopkArgs& a, ScreenKind kind, const Kernel& level, Stop& st
 
 }  // namespace
 
-bool search_cells(const TopkArgs& a, ScreenKind kind, const Kernel& level, Stop& stop, int threads, int64_t first,
+bool search_cells(const TopkArgs& given, ScreenKind kind, const Kernel& level, Stop& stop, int threads, int64_t first,
                   int64_t last, const std::function<void(int64_t, const std::vector<uint64_t>&)>& write) {
+  TopkArgs a = given;  // with what the panels of the cells may be off, which hold other items together
+  a.screen_error = a.cells.error, a.screen_reach = a.cells.reach;
   Plan plan;
   for (int64_t u = first; u < last; ++u)
     if (a.dense_bound[u] > 0.0) plan.users.push_back(u);
   const Coarse coarse(a, plan.users);
-  if (!screen_holds(coarse.args)) return false;
+  if (!screen_holds(a) || !screen_holds(coarse.args)) return false;
   const SparseTerms none(a.s, 0, 0);
   begin_all(a, coarse.args, kind, level, stop, threads, none, plan);
   if (!turn_plan(a.cells, plan)) return false;

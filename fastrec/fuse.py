@@ -27,6 +27,7 @@ from fastrec.types import (
     Queries,
     Source,
     SparseSource,
+    frozen,
 )
 from fastrec.unchosen import Cold
 
@@ -52,14 +53,12 @@ def fuse(
             bias += bias_scales[s.name] * s.bias.astype(np.float64)
     parts = [s.vectors if cold is None else cold.scaled(s) for s in dense]
     vectors = parts[0] if len(parts) == 1 else np.concatenate([np.empty((n_items, 0), np.float32), *parts], axis=1)
-    fused = bias.astype(np.float32)
-    fused.setflags(write=False)  # so that score_topk has to look at it only once
     return Features(
         sources=kept,
         weights=np.array([weights[s.name] for s in kept], np.float64),
         items=ops.pack_items(vectors, dtype="auto"),
         similarity=stack_similarities(kept, n_items),
-        bias=fused,
+        bias=frozen(bias),  # score_topk has to look at it only once
         bias_scales=bias_scales,
         # The spread of a source is that of what it gives, not of how items without events weigh.
         covariances={s.name: _covariance(s.vectors) for s in dense},

@@ -29,7 +29,7 @@ from fastrec.kinds import number
 from fastrec.state import Settings, State
 from fastrec.store import EventStore, Record
 from fastrec.trend import Trend
-from fastrec.types import BiasSource, Features
+from fastrec.types import BiasSource, Features, frozen
 from fastrec.usertext import TextSource
 
 log = logging.getLogger("fastrec")
@@ -382,5 +382,4 @@ def fused_bias(features: Features, rows: Any) -> Any:
         whole = features.bias.copy()
         whole[rows] = out
         out = whole
-    out.setflags(write=False)  # so that score_topk has to look at it only once
-    return out
+    return frozen(out)  # score_topk has to look at it only once

@@ -119,14 +119,14 @@ def _as_float32(where: str, name: str, array: npt.NDArray[Any]) -> F32:
 
 
 def is_frozen(array: npt.NDArray[Any]) -> bool:
-    """Whether nothing can write to the memory of the array any more, itself and what it is a view of; a file that is
-    mapped for reading counts as such."""
+    """Whether nobody can ever write to the memory of the array: bytes, or a file that is mapped for reading. An array
+    that owns its memory may be made writeable again."""
     view: Any = array
     while isinstance(view, np.ndarray):
         if view.flags.writeable:
             return False
         view = view.base
-    return view is None or isinstance(view, bytes) or (isinstance(view, memoryview) and view.readonly)
+    return isinstance(view, bytes) or (isinstance(view, memoryview) and view.readonly)
 
 
 def squared_norms(matrix: F32) -> F64:

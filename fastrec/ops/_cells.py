@@ -26,7 +26,7 @@ _MOST_PLACES = 2**31 - 1 - 16 * _LANES  # places are int32
 #: Users of a call below which the plain walk is as good, and from which a bias is arranged that no call had before.
 _FEW_USERS, _USERS_PER_BIAS = 3, 24
 #: What the native module takes for no cells.
-NO_CELLS = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0)
+NO_CELLS = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ class Cells:
     def __post_init__(self) -> None:
         count = len(self.order)
         fits = self.begins.dtype == np.int64 and self.begins.ndim == 1 and len(self.begins) > 1
+        fits = fits and self.begins.flags.c_contiguous
         fits = fits and self.begins[0] == 0 and self.begins[-1] == count and bool((np.diff(self.begins) >= 0).all())
         fits = fits and self.order.dtype == np.int32 and self.order.shape == (count, _LANES)
         fits = fits and self.order.flags.c_contiguous and len(self.screen.codes) == count
@@ -57,7 +58,11 @@ class Cells:
     def check(self, n: int, dims: int, dtype: str) -> None:
         """Raises DataError where these are not the cells of n items over a screen of that dtype."""
         rows = self.order[self.order >= 0]
-        fits = len(rows) == n and (n == 0 or int(rows.max()) == n - 1)
+        here = np.zeros(n, bool)  # every item once: no other would be found, or one twice
+        fits = len(rows) == n and (n == 0 or int(rows.max()) < n)
+        if fits:
+            here[rows] = True
+        fits = fits and bool(here.all()) and self.screen.codes.shape[1] == -(-dims // KINDS[self.screen.dtype][1])
         if not fits or self.coarse.dims != dims + 1 or {self.screen.dtype, self.coarse.screen.dtype} != {dtype}:
             raise DataError(
                 f"[pack_items] {self.screen.dtype} cells of {len(rows)} items do not fit {n} items over {dtype}"
@@ -78,8 +83,7 @@ class Cells:
         """The same without a bias, as arrays."""
         coarse = self.coarse.screen
         mine, theirs = ((s.codes, s.scales, s.errors) for s in (self.screen, coarse))
-        numbers = (*coarse.largest, self._length())
-        return (self.begins, self.order, *mine, self._radii(), *theirs, *numbers, *self._arranged(None, 1))
+        return (self.begins, self.order, *mine, self._radii(), *theirs, *self._numbers(), *self._arranged(None, 1))
 
     def _radii(self) -> F32:
         radii = self.__dict__.get("_kept_radii")
@@ -89,8 +93,8 @@ class Cells:
         found: F32 = radii
         return found
 
-    def _length(self) -> float:
-        return (1 + 1e-9) * self.coarse.max_norm
+    def _numbers(self) -> tuple[float, ...]:
+        return (*self.screen.largest, *self.coarse.screen.largest, (1 + 1e-9) * self.coarse.max_norm)
 
     def _fixed(self) -> tuple[Any, ...]:
         addresses = [_native.ptr(self.screen.codes, KINDS[self.screen.dtype][2])]
@@ -99,7 +103,7 @@ class Cells:
         addresses += [_native.ptr(coarse.codes, KINDS[coarse.dtype][2])]
         addresses += [_native.ptr(x, np.float32) for x in (coarse.scales, coarse.errors)]
         places = _native.ptr(self.begins, np.int64), _native.ptr(self.order, np.int32)
-        return (len(self.begins) - 1, *places, *addresses, *self.coarse.screen.largest, self._length())
+        return (len(self.begins) - 1, *places, *addresses, *self._numbers())
 
     def _arranged(self, bias: F32 | None, threads: int) -> tuple[F32, F32]:
         """The bias [P, 16] by place, and the largest of every cell [C]; kept for one that nobody can write to."""

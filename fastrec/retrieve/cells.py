@@ -24,7 +24,8 @@ _MOST, _SIZE, _PER_CELL, _FEW_ROUNDS = 1 << 14, 256, 24, 4
 #: Numbers in the items from which cells are tried, users and results for it, and the share of the items that may stand
 #: in cells that have to be looked into: with more a plain walk is no slower.
 LEAST_NUMBERS, _USERS, _RESULTS, _LEFT = 1 << 27, 64, 10, 0.2
-_AT_ONCE = 256
+#: Cells, and rows in float64, at once: one cell may hold most of a catalogue, as of equal items.
+_AT_ONCE, _ROWS = 256, 1 << 14
 #: Lengths of items beyond which squares of distances might leave float32.
 _LONGEST = 1e15
 
@@ -151,7 +152,11 @@ def _middles(vectors: F32, sizes: I64) -> F32:
     if len(held):
         first = (np.cumsum(sizes) - sizes)[held]
         out[held, :-1] = np.add.reduceat(vectors, first, axis=0, dtype=np.float64) / sizes[held, None]
-        off = vectors.astype(np.float64) - np.repeat(out[held, :-1], sizes[held], axis=0)
-        radius = np.maximum.reduceat(np.sqrt(np.einsum("ij,ij->i", off, off)), first)
+        owner, off = np.repeat(np.arange(len(sizes)), sizes), np.empty(len(vectors))
+        for i in range(0, len(vectors), _ROWS):
+            part = slice(i, i + _ROWS)
+            apart = vectors[part].astype(np.float64) - out[owner[part], :-1]
+            off[part] = np.sqrt(np.einsum("ij,ij->i", apart, apart))
+        radius = np.maximum.reduceat(off, first)
         out[held, -1] = np.nextafter((radius * (1 + 1e-6)).astype(np.float32), np.float32(np.inf))
     return out

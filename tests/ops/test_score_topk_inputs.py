@@ -18,7 +18,7 @@ from fastrec import ops
 from fastrec.errors import ConfigError, DataError
 from fastrec.ops import _scoring
 from fastrec.ops._cases import lists, matrix
-from fastrec.types import Csr
+from fastrec.types import Csr, frozen
 
 RNG = np.random.default_rng(0)
 Q, V = RNG.standard_normal((4, 6)).astype(np.float32), RNG.standard_normal((90, 6)).astype(np.float32)
@@ -378,13 +378,14 @@ def test_a_bias_is_looked_at_once_only_where_nobody_can_write_to_it():
         ops.score_topk(Q, V, 5, bias=view)
     bias[8] = 60
     bias.setflags(write=False)
+    assert not kept(bias)  # and may be allowed to again
+    bias = frozen(bias)
     assert kept(bias)
     assert kept(bias)
     key = id(bias)
-    del bias, view
+    del bias
     assert key not in known
-    bad = np.full(90, np.nan, np.float32)
-    bad.setflags(write=False)
+    bad = frozen(np.full(90, np.nan, np.float32))
     for _ in range(2):
         with pytest.raises(DataError, match="bias row 0 is nan"):
             ops.score_topk(Q, V, 5, bias=bad)

@@ -98,6 +98,10 @@ def test_queries_and_items_of_extreme_size(level, scale):
     agree(np.float32(rng.standard_normal((5, 9))), v * np.float32(scale), 20)
 
 
+def test_zero_queries_and_items_longer_than_float32_reaches(level):
+    agree(np.zeros((9, 4), np.float32), np.full((300, 4), 2.9e38, np.float32), 3)
+
+
 def test_equal_items_and_near_ties(level):
     rng = np.random.default_rng(2)
     base = rng.standard_normal((1, 100)).astype(np.float32)
