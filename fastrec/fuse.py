@@ -27,9 +27,13 @@ from fastrec.types import (
     Queries,
     Source,
     SparseSource,
-    frozen,
 )
 from fastrec.unchosen import Cold
+
+
+def frozen(values: Any) -> F32:
+    """A copy that nobody can ever write to: what score_topk finds out about it holds for good."""
+    return np.frombuffer(np.asarray(values, np.float32).tobytes(), np.float32)
 
 
 def fuse(

@@ -24,12 +24,13 @@ from fastrec import arguments, cold, data, encode, incoming, usertext
 from fastrec.data.clean import strength
 from fastrec.errors import ArtifactError
 from fastrec.fresh import fresh_items, joined
+from fastrec.fuse import frozen
 from fastrec.histories import NOBODY, History
 from fastrec.kinds import number
 from fastrec.state import Settings, State
 from fastrec.store import EventStore, Record
 from fastrec.trend import Trend
-from fastrec.types import BiasSource, Features, frozen
+from fastrec.types import BiasSource, Features
 from fastrec.usertext import TextSource
 
 log = logging.getLogger("fastrec")

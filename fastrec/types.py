@@ -52,11 +52,6 @@ def _gather(indptr: I64, rows: npt.ArrayLike) -> tuple[I64, I64]:
     return taken, np.repeat(start - taken[:-1], length) + np.arange(taken[-1])
 
 
-def frozen(values: npt.ArrayLike) -> F32:
-    """A copy that nobody can ever write to: what score_topk finds out about it holds for good."""
-    return np.frombuffer(np.asarray(values, np.float32).tobytes(), np.float32)
-
-
 @dataclass(frozen=True, eq=False)
 class Csr:
     """A sparse matrix, or a list of rows per user, in compressed sparse row form.

@@ -5,8 +5,8 @@ import pytest
 
 from fastrec import ops
 from fastrec.errors import DataError
+from fastrec.fuse import frozen
 from fastrec.retrieve import cells
-from fastrec.types import frozen
 
 
 def cells_of(v, dtype, groups, middles=None):

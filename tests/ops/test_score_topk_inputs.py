@@ -16,9 +16,10 @@ import torch
 
 from fastrec import ops
 from fastrec.errors import ConfigError, DataError
+from fastrec.fuse import frozen
 from fastrec.ops import _scoring
 from fastrec.ops._cases import lists, matrix
-from fastrec.types import Csr, frozen
+from fastrec.types import Csr
 
 RNG = np.random.default_rng(0)
 Q, V = RNG.standard_normal((4, 6)).astype(np.float32), RNG.standard_normal((90, 6)).astype(np.float32)
